@@ -1,0 +1,45 @@
+# The two commands of the README are `make run` and `make test`; both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+.DEFAULT_GOAL := help
+
+.PHONY: help run test lint unit test-interop bench clean
+
+help:
+	@echo "make run           hub, producer and consumer on real candles (ARGS=\"--seconds 30 --speed 150\")"
+	@echo "make test          every check that needs no other program: ruff, mypy, import-linter, pytest"
+	@echo "make test-interop  real freqtrade bots at both ends (builds .venv-interop, minutes)"
+	@echo "make bench         fan-out against a naive hub and freqtrade's own, as ratios"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tradewire needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up $(VENV) (once; again when pyproject.toml changes)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo]" --group dev >&2
+	@touch $(STAMP)
+
+run: $(STAMP)
+	@$(BIN)/python -m examples.run $(ARGS)
+
+test: lint unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-interop: $(STAMP)
+	./tests/interop/run.sh $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.fanout $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-interop

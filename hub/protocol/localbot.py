@@ -1,0 +1,111 @@
+"""LocalBot: what a bot must offer so that the consumer can feed it, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from hub.protocol.envelope import Position
+from hub.protocol.messages import FrameKey, Message
+
+__all__ = ["BotContext", "CandleComplete", "Connected", "Delivery", "Disconnected", "LocalBot", "Lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """The producer is reachable (again). `resumed` tells whether nothing of the ledger was missed meanwhile."""
+
+    producer: str
+    resumed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """The producer is out of reach; the consumer keeps trying."""
+
+    producer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Messages are gone for good: the hub said so. `to` is None where the hub cannot tell how many."""
+
+    producer: str
+    topics: tuple[str, ...]
+    first: int | None
+    last: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandleComplete:
+    """All pairs of a candle are in, or are known to be missing. Times in ms since 1970 UTC."""
+
+    timeframe: str
+    candle_ms: int
+    pairs: tuple[str, ...]
+    missing: tuple[str, ...]
+    deadline: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message for a local bot.
+
+    `producer` is the configured name of the connection it came by, `bot` the bot that published it (the producer's name on
+    freqtrade's wire, which names no bot). `message` is the typed message: for analyzed_df an AnalyzedDf whose `df` is a
+    hub.frames Columns of the rows that changed, oldest first. `position` is set on ledger messages of a hub. `commit` says
+    that the effect is durable; a bot that stores `position` in the same transaction as its effect acts exactly once.
+    Returning from `handle` without an exception commits too.
+    """
+
+    producer: str
+    bot: str
+    topic: str
+    message: Message | CandleComplete | Connected | Disconnected | Lost
+    ts_ms: int | None = None
+    key: FrameKey | None = None
+    position: Position | None = None
+    snapshot: bool = False
+    commit: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+
+class BotContext(Protocol):
+    """What a local bot may use while it runs."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The whole configuration file."""
+
+    @property
+    def name(self) -> str:
+        """The bot's own name, under which it publishes."""
+
+    async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
+        """Publish under the bot's name; returns once the hub acknowledged (the position, for ledger topics).
+
+        Waits through reconnects. Without a hub to publish to, returns None at once.
+        """
+
+    def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
+        """The producer's whitelist."""
+
+
+@runtime_checkable
+class LocalBot(Protocol):
+    """A bot in the consumer's process. `handle` may be a coroutine function, or a plain one, which then runs in a thread.
+
+    Deliveries come one at a time, in order. An exception from `handle` ends the run with one line that names it: what was
+    not committed is delivered again after a restart, as far as its class promises.
+    """
+
+    async def start(self, context: BotContext) -> Position | None:
+        """Make ready; returns the ledger position up to which the bot has acted, or None to begin with what is live."""
+
+    def handle(self, delivery: Delivery) -> Awaitable[None] | None:
+        """Act on one message."""
+
+    async def stop(self) -> None:
+        """Flush and release. Called once, also after an exception."""

@@ -1,0 +1,140 @@
+"""The rule by which a Python value becomes a value of the wire; applied once, at publish.
+
+| value | on the wire |
+|---|---|
+| None, bool, str | as it is; a string must be valid Unicode |
+| int | as it is, within -2**63 .. 2**64-1; beyond: refused |
+| float | float64; NaN and ±inf are null (inside dataframes they are kept, see hub.frames) |
+| Decimal | the nearest float64; NaN and ±inf are null |
+| numpy scalar | the exact Python value of it, then as above; NaT is null |
+| datetime | RFC 3339 with its offset, or without one when naive (as freqtrade sends it); NaT is null |
+| date, time | ISO 8601 |
+| timedelta | seconds as a float |
+| Enum | its value |
+| UUID | its text |
+| list, tuple | list |
+| mapping with string keys, Struct, dataclass | map; a key that is an Enum counts as its value |
+| anything else | refused with BadMessage, naming the path |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from hub.protocol.errors import BadMessage
+
+__all__ = ["plain"]
+
+MAX_DEPTH = 32
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+
+
+def plain(value: Any, path: str = "data") -> Any:
+    """`value` made of None, bool, int, float, str, list and dict only. Already plain containers are copied.
+
+    Raises:
+        BadMessage: a value that no wire can carry; the text names its path.
+    """
+    return _plain(value, path, 0)
+
+
+def _plain(value: Any, path: str, depth: int) -> Any:
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is str:
+        return _text(value, path)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is int:
+        if _INT_MIN <= value <= _INT_MAX:
+            return value
+        raise BadMessage(f"{path}: expected an integer within 64 bits, got {_short(value)}")
+    if kind is dict or kind is list or kind is tuple:
+        return _container(value, path, depth)
+    return _other(value, path, depth)
+
+
+def _text(value: str, path: str) -> str:
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadMessage(f"{path}: expected valid Unicode, got a lone surrogate") from None
+    return value
+
+
+def _container(value: Any, path: str, depth: int) -> Any:
+    if depth >= MAX_DEPTH:
+        raise BadMessage(f"{path}: expected at most {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        return {_key(k, path): _plain(v, f"{path}.{k}", depth + 1) for k, v in value.items()}
+    return [_plain(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
+
+
+def _key(key: Any, path: str) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if not isinstance(key, str):
+        raise BadMessage(f"{path}: expected string keys, got {type(key).__name__} {_short(key)}")
+    return _text(str(key), path)
+
+
+def _other(value: Any, path: str, depth: int) -> Any:
+    if isinstance(value, Enum):
+        return _plain(value.value, path, depth)
+    if isinstance(value, Decimal):
+        number = float(value) if value.is_finite() else None
+        return number if number is None or math.isfinite(number) else None
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        # pandas' NaT is a datetime that equals nothing, itself included.
+        return value.isoformat() if value == value else None
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
+        return _numpy(value, path, depth)
+    if isinstance(value, str | float | int):
+        base = next(t for t in (str, float, int) if isinstance(value, t))
+        return _plain(base(value), path, depth)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, msgspec.Struct):
+        as_list = type(value).__struct_config__.array_like
+        fields = msgspec.structs.astuple(value) if as_list else msgspec.structs.asdict(value)
+        return _plain(fields, path, depth)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, path, depth)
+    if isinstance(value, Mapping | list | tuple):
+        return _container(value, path, depth)
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    raise BadMessage(
+        f"{path}: cannot be sent: {type(value).__name__}; expected numbers, text, dates, lists or maps"
+    )
+
+
+def _numpy(value: Any, path: str, depth: int) -> Any:
+    dtype = value.dtype
+    if dtype.kind in "mM":
+        # item() of nanoseconds gives a bare integer, so go by microseconds; NaT becomes None.
+        return _plain(value.astype(dtype.kind + "8[us]").item(), path, depth)
+    item = value.item()
+    if type(item).__module__ == "numpy":
+        # A long double has no Python type of its own.
+        item = float(item)
+    return _plain(item, path, depth)
+
+
+def _short(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a longer one"
+    return text if len(text) <= 40 else text[:37] + "..."
