@@ -1,0 +1,46 @@
+"""Consume bots through a tradewire hub, or straight from a freqtrade bot, and publish to a hub.
+
+Names are imported on first use: `import consumer` alone loads nothing heavy, and never a web framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from consumer.client import Client, Consumer
+    from consumer.config import ConsumerConfig, ProducerConfig, load
+    from consumer.data import ProducerData
+    from consumer.publisher import Ack, Publication, Publisher
+
+__all__ = [
+    "Ack",
+    "Client",
+    "Consumer",
+    "ConsumerConfig",
+    "ProducerConfig",
+    "ProducerData",
+    "Publication",
+    "Publisher",
+    "load",
+]
+
+_HOME = {
+    "Ack": "publisher",
+    "Client": "client",
+    "Consumer": "client",
+    "ConsumerConfig": "config",
+    "ProducerConfig": "config",
+    "ProducerData": "data",
+    "Publication": "publisher",
+    "Publisher": "publisher",
+    "load": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

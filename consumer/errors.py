@@ -1,0 +1,82 @@
+"""The consumer's exception tree: whose fault a failure is shows in its type.
+
+::
+
+    ConsumerError
+    ├── ConfigError          the user's: a key of the configuration, a URL or an option is wrong
+    ├── ConnectionFailed     nobody's: no connection now (refused, timed out, TLS, closed); trying again may help
+    │   └── HandshakeFailed  the peer answered the handshake with an HTTP status that says "later" (429, 5xx)
+    ├── Unauthorized         the user's: the token is not accepted (401, 403, 4401, 4403), also at a second try; terminal
+    ├── HubRefused           one side is too old or wrong: the hub refuses what this client asks, for good; terminal
+    │   └── TooBig           a peer's message is over `message_size_limit`, whatever is asked of it; terminal
+    └── PublishError         the publisher's: one message was refused (`code`, `temporary`)
+
+`str(error)` is one line that names what was wrong and what was expected. No token is ever part of it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectionFailed",
+    "ConsumerError",
+    "HandshakeFailed",
+    "HubRefused",
+    "PublishError",
+    "TooBig",
+    "Unauthorized",
+]
+
+
+class ConsumerError(Exception):
+    """Root of everything the consumer raises on purpose."""
+
+
+class ConfigError(ConsumerError):
+    """A configuration cannot be used. `key` is the dotted path of the key at fault, or empty for the whole."""
+
+    def __init__(self, key: str, expected: str) -> None:
+        self.key = key
+        self.expected = expected
+        super().__init__(f"{key}: {expected}" if key else expected)
+
+
+class ConnectionFailed(ConsumerError):
+    """There is no connection now; trying again may help. `retry_after_s` is what the peer asked for, if it did."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class HandshakeFailed(ConnectionFailed):
+    """The peer answered the handshake with HTTP `status` instead of a websocket."""
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+
+
+class Unauthorized(ConsumerError):
+    """The peer does not accept the token."""
+
+
+class HubRefused(ConsumerError):
+    """The peer refuses what this client asks, and would again."""
+
+
+class TooBig(HubRefused):
+    """A message of the peer is over `message_size_limit` and cannot be asked for in a smaller form."""
+
+
+class PublishError(ConsumerError):
+    """A message was refused; nothing of it was stored or delivered.
+
+    `code` is the hub's error code (docs/wire-protocol.md, Errors). `temporary` tells whether the same message may be
+    accepted later.
+    """
+
+    def __init__(self, code: str, message: str, *, temporary: bool = False) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.temporary = temporary
