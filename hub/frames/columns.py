@@ -99,10 +99,11 @@ class Columns:
         for mask in self.masks.values():
             mask.flags.writeable = False
 
-    def _derived(self, n: int, blocks: dict[str, Array], masks: dict[str, Mask]) -> Columns:
-        """A table of rows of this one: nothing to check."""
-        columns = Columns.__new__(Columns)
-        columns.schema, columns.n, columns.blocks = self.schema, n, blocks
+    @classmethod
+    def of_checked(cls, schema: Schema, n: int, blocks: dict[str, Array], masks: dict[str, Mask]) -> Columns:
+        """As `of_blocks` for rows that were in a table before: nothing is checked, only needless masks are dropped."""
+        columns = cls.__new__(cls)
+        columns.schema, columns.n, columns.blocks = schema, n, blocks
         columns.masks = {dtype: mask for dtype, mask in masks.items() if not mask.all()}
         columns._arrays = columns._date_ms = None
         columns._seal()
@@ -172,16 +173,17 @@ class Columns:
             blocks[dtype] = self.blocks[dtype][slots]
             if dtype in self.masks:
                 masks[dtype] = self.masks[dtype][slots]
-        columns = self._derived(self.n, blocks, masks)
-        columns.schema = schema
-        return columns
+        return Columns.of_checked(schema, self.n, blocks, masks)
 
     def slice(self, start: int, stop: int) -> Columns:
         """Rows `start` to `stop` (exclusive), as Python slices count, without a copy."""
         rows = slice(start, stop)
         n = len(range(*rows.indices(self.n)))
-        return self._derived(
-            n, {d: b[:, rows] for d, b in self.blocks.items()}, {d: m[:, rows] for d, m in self.masks.items()}
+        return Columns.of_checked(
+            self.schema,
+            n,
+            {d: b[:, rows] for d, b in self.blocks.items()},
+            {d: m[:, rows] for d, m in self.masks.items()},
         )
 
     def tail(self, k: int) -> Columns:
@@ -194,7 +196,8 @@ class Columns:
         if rows.dtype.kind == "b":
             rows = np.flatnonzero(rows)
         rows = rows.astype(np.intp, copy=False)
-        return self._derived(
+        return Columns.of_checked(
+            self.schema,
             len(rows),
             {d: b[:, rows] for d, b in self.blocks.items()},
             {d: m[:, rows] for d, m in self.masks.items()},
@@ -231,7 +234,7 @@ class Columns:
         masks = {d: np.concatenate([t.mask_or_ones(d) for t in tables], axis=1) for d in nullable}
         if n > MAX_ROWS:
             raise BadFrame(f"{n} rows: expected at most {MAX_ROWS}")
-        return first._derived(n, blocks, masks)
+        return Columns.of_checked(first.schema, n, blocks, masks)
 
     def mask_or_ones(self, dtype: str) -> Mask:
         """The mask of a block, made up when it has no nulls."""
