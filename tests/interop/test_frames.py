@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from bots import HERE, interop_python
 from exact_frames import dump, hard_frame, load
-from hub.frames.freqtrade import decode_split, encode_split
 
 from hub.frames.columns import Columns
+from hub.frames.freqtrade import decode_split, encode_split
 
 START = 1795348800000
 
