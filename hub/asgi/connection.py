@@ -1,0 +1,212 @@
+"""One websocket from upgrade to end: reads messages for the node, and turns every fault into one close code.
+
+The node owns what is written (through the outlet) and what a message means; this module owns the connection's life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from hub.asgi.fallback import FallbackOutlet
+from hub.asgi.handshake import authenticate, refuse
+from hub.asgi.outlet import EXTENSION, AuthenticatorLike, EdgeOutlet, NodeLike, Statistics
+from hub.protocol.close_codes import CloseCode
+from hub.protocol.codec import CODECS, Codec, Wire
+from hub.protocol.errors import HandshakeRefused, NotAMessage, ProtocolError
+from hub.protocol.principal import Principal
+
+__all__ = ["MESSAGE_PATH", "MessageEndpoint", "RequestBudget"]
+
+MESSAGE_PATH = "/api/v1/message/ws"
+BURST_S = 2.0
+_PUBLISH = "publish"
+
+logger = logging.getLogger(__name__)
+
+
+class RequestBudget:
+    """A token bucket: `rate` requests a second, with BURST_S seconds' worth saved at most. `now` is in seconds."""
+
+    __slots__ = ("_at", "_left", "_rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._left = rate * BURST_S
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """Whether one more request is within the budget."""
+        self._left = min(self._rate * BURST_S, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class _Fault(Exception):
+    """The client's: the connection ends with this code and text."""
+
+    def __init__(self, code: CloseCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class MessageEndpoint:
+    """The ASGI application behind MESSAGE_PATH.
+
+    Guarantees: `node.connect` is followed by exactly one `node.disconnect`, whatever ends the connection, cancellation
+    included. A client's fault never logs a traceback; the hub's own is logged once, without any payload, and closes 1011.
+
+    Args:
+        clock: seconds, monotonic; the loop's own when left out.
+    """
+
+    def __init__(
+        self, node: NodeLike, authenticator: AuthenticatorLike, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._node = node
+        self._authenticator = authenticator
+        self._clock = clock
+        self._open: set[EdgeOutlet] = set()
+        self._accepted = 0
+        self._messages = 0
+        self._refused: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
+
+    def statistics(self) -> Statistics:
+        """Connections now and ever, refusals by HTTP status, faults by close code, and the bytes that wait unsent."""
+        return {
+            "connections": len(self._open),
+            "accepted": self._accepted,
+            "messages": self._messages,
+            "refused": dict(self._refused),
+            "faults": dict(self._faults),
+            "unsent_bytes": sum(outlet.unsent_bytes for outlet in self._open),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        event = await receive()
+        if event["type"] != "websocket.connect":
+            return
+        client = _client(scope)
+        # The peer may be gone before its answer: OSError by the ASGI specification.
+        with suppress(OSError):
+            try:
+                wire, principal = self._admit(dict(scope))
+            except HandshakeRefused as refusal:
+                self._refused[str(refusal.status)] += 1
+                logger.info("refused %s with %d: %s", client, refusal.status, refusal)
+                await refuse(dict(scope), send, refusal)
+                return
+            accept: dict[str, Any] = {"type": "websocket.accept"}
+            if wire is not Wire.FREQTRADE:
+                accept["subprotocol"] = str(wire)
+            await send(accept)
+            await self._live(_outlet(scope, send), wire, principal, client, receive)
+
+    def _admit(self, scope: dict[str, Any]) -> tuple[Wire, Principal]:
+        try:
+            wire, principal = authenticate(scope, self._authenticator)
+            self._node.admit(principal)
+        except HandshakeRefused:
+            raise
+        except Exception as error:
+            _log_internal("handshake", error)
+            raise HandshakeRefused(500, "internal error") from None
+        return wire, principal
+
+    async def _live(
+        self, outlet: EdgeOutlet, wire: Wire, principal: Principal, client: str, receive: Receive
+    ) -> None:
+        self._accepted += 1
+        self._open.add(outlet)
+        try:
+            async with outlet.running():
+                await self._session(outlet, wire, principal, client, receive)
+        finally:
+            self._open.discard(outlet)
+
+    async def _session(
+        self, outlet: EdgeOutlet, wire: Wire, principal: Principal, client: str, receive: Receive
+    ) -> None:
+        session: Any = None
+        connected = False
+        try:
+            session = self._node.connect(principal, wire, outlet, client=client)
+            connected = True
+            await self._read(session, outlet, CODECS[wire], receive)
+        except _Fault as fault:
+            self._end(outlet, fault.code, str(fault), client)
+        except asyncio.CancelledError:
+            outlet.close(CloseCode.SERVICE_RESTART, "")
+            raise
+        except Exception as error:
+            _log_internal(f"connection of {client}", error)
+            self._end(outlet, CloseCode.INTERNAL_ERROR, "internal error", client)
+        finally:
+            if connected:
+                self._node.disconnect(session)
+
+    async def _read(self, session: Any, outlet: EdgeOutlet, codec: Codec, receive: Receive) -> None:
+        now = self._clock or asyncio.get_running_loop().time
+        budget = RequestBudget(self._node.limits.requests_per_s, now())
+        limit = self._node.limits.message
+        while not outlet.closed:
+            event = await receive()
+            if event["type"] != "websocket.receive":
+                return
+            self._messages += 1
+            message = _decode(codec, event, limit)
+            if message["type"] != _PUBLISH and not budget.take(now()):
+                raise _Fault(
+                    CloseCode.TOO_MANY_REQUESTS,
+                    f"expected at most {self._node.limits.requests_per_s} requests a second",
+                )
+            self._node.receive(session, message)
+            await self._node.readable(session)
+
+    def _end(self, outlet: EdgeOutlet, code: CloseCode, text: str, client: str) -> None:
+        self._faults[str(int(code))] += 1
+        logger.info("closed %s with %d: %s", client, code, text)
+        outlet.close(code, text)
+
+
+def _decode(codec: Codec, event: Any, limit: int) -> dict[str, Any]:
+    text = event.get("text")
+    payload = text if text is not None else event["bytes"]
+    if len(payload) > limit:
+        raise _Fault(CloseCode.MESSAGE_TOO_BIG, f"expected at most {limit} bytes, got {len(payload)}")
+    try:
+        return codec.decode(payload)
+    except NotAMessage as error:
+        if codec.wire is Wire.FREQTRADE and payload.lstrip()[:1] == "{":
+            # freqtrade answers an object without a usable type as it answers an unknown type, and stays.
+            return {"type": "None"}
+        raise _Fault(error.close_code, str(error)) from None
+    except ProtocolError as error:
+        raise _Fault(error.close_code, str(error)) from None
+
+
+def _outlet(scope: Scope, send: Send) -> EdgeOutlet:
+    offered: EdgeOutlet | None = (scope.get("extensions") or {}).get(EXTENSION)
+    return offered if offered is not None else FallbackOutlet(send)
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "unknown"
+
+
+def _log_internal(where: str, error: Exception) -> None:
+    # The frames only: the text of an exception may quote what the client sent.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("internal error in the %s: %s\n%s", where, type(error).__name__, frames.rstrip())

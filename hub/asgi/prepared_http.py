@@ -1,0 +1,119 @@
+"""The uvicorn HTTP class in front of both the websockets and the REST mount: bounded in time and size.
+
+uvicorn has no time limit for a request's headers or body (measured: 300 of 300 half handshakes were still held after 35 s),
+h11 takes ten thousand headers and answers a request with both Content-Length and Transfer-Encoding (RFC 9112 section 6.3
+lets a server refuse it, since two parsers in a row may disagree where it ends). This class, named in `Config(http=...)`,
+drops the slow and refuses the others with 400. Access lines leave the query string out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+__all__ = ["HEADER_BYTES", "PreparedHTTPProtocol"]
+
+HEADER_BYTES = 16 * 1024
+HEADER_COUNT = 100
+HEADER_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 30.0
+
+
+class _StrictConnection(h11.Connection):
+    """h11's server side with bounds on a request's head."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            _check_head(event)
+        return event
+
+
+def _check_head(request: h11.Request) -> None:
+    names = {name for name, _ in request.headers}
+    if len(request.headers) > HEADER_COUNT:
+        raise h11.RemoteProtocolError(f"expected at most {HEADER_COUNT} headers")
+    if len(request.target) + sum(len(name) + len(value) for name, value in request.headers) > HEADER_BYTES:
+        raise h11.RemoteProtocolError(f"expected at most {HEADER_BYTES} bytes of headers")
+    if b"content-length" in names and b"transfer-encoding" in names:
+        raise h11.RemoteProtocolError("expected Content-Length or Transfer-Encoding, got both")
+
+
+class _WithoutQuery(logging.LoggerAdapter[logging.Logger]):
+    """Access lines whose path ends before the query string, in which legacy tokens and tickets are."""
+
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        client, method, path, *rest = args
+        self.logger.info(msg, client, method, str(path).partition("?")[0], *rest)
+
+
+class PreparedHTTPProtocol(H11Protocol):
+    """One HTTP connection of uvicorn.
+
+    Guarantees: a request's headers are complete HEADER_TIMEOUT_S after their first byte (after the connect, for the first)
+    and its body BODY_TIMEOUT_S later, or the connection is aborted; at most HEADER_COUNT headers and HEADER_BYTES of them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = _StrictConnection()
+        self.access_logger = _WithoutQuery(self.access_logger)  # type: ignore[assignment]
+        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_is_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_protocol() is self:
+            self._watch()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._forget_deadline()
+        super().handle_websocket_upgrade(event)
+
+    def _watch(self) -> None:
+        """Keep the deadline for what is missing: headers, a body, or nothing."""
+        if self.transport.is_closing():
+            self._forget_deadline()
+            return
+        body = self.cycle is not None and not self.cycle.response_complete
+        if body and not self.cycle.more_body:
+            self._forget_deadline()
+        elif self._deadline is None or body != self._deadline_is_body:
+            self._forget_deadline()
+            self._deadline_is_body = body
+            seconds = BODY_TIMEOUT_S if body else HEADER_TIMEOUT_S
+            self._deadline = self.loop.call_later(seconds, self._overdue)
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        waiting = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        if waiting:
+            self.transport.abort()
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
