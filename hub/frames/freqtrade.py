@@ -164,23 +164,19 @@ def _column(name: str, values: Sequence[Any], known: Field | None) -> Series:
         return _dates(values, types, known)
     if known is not None and (known.dtype in UNITS_PER_S) and types <= {int, _NULL}:
         return _times(known, values)
+    if known is not None and known.dtype == "str" and types <= {str, int, float, bool, _NULL}:
+        return _texts(name, values)
     found = _inferred(name, values, types)
-    return found if known is None or known.dtype == found.field.dtype else _as_known(found, known)
+    return found if known is None else _as_known(found, known)
 
 
 def _as_known(found: Series, known: Field) -> Series:
     """The column in the dtype it had before, if its values fit."""
-    dtype = found.field.dtype
-    number = found.valid is None or not found.valid.any()
-    if known.dtype[0] in "iu" and dtype == "f8":
-        nan = bool(np.isnan(found.values).any()) or found.valid is not None
-        if nan:
-            return _with_nan(found)
-    cast = cast_values(found.values, found.valid, dtype, known.dtype)
-    if cast.lost is not None:
-        return found
-    cast_series = Series(known, cast.values, cast.valid)
-    return _with_nan(cast_series) if number and known.dtype in ("f4", "f8") else cast_series
+    if known.dtype[0] in "iu" and found.field.dtype == "f8":
+        found = _with_nan(found)
+    cast = cast_values(found.values, found.valid, found.field.dtype, known.dtype)
+    kept = found if cast.lost is not None else Series(known, cast.values, cast.valid)
+    return _with_nan(kept) if kept.field.dtype in ("f4", "f8") else kept
 
 
 def _with_nan(series: Series) -> Series:
@@ -222,9 +218,7 @@ def _inferred(name: str, values: Sequence[Any], types: set[type]) -> Series:
         row = next(i for i, value in enumerate(values) if type(value) in (list, dict))
         raise BadFrame(f"column {name!r}, row {row}: expected a number, a string, a bool or null")
     if str in something:
-        return _nullable(
-            name, "str", [v if v is None or type(v) is str else orjson.dumps(v).decode() for v in values]
-        )
+        return _texts(name, values)
     if something == {bool}:
         return _nullable(name, "bool", values)
     if types == {int}:
@@ -233,6 +227,12 @@ def _inferred(name: str, values: Sequence[Any], types: set[type]) -> Series:
             if info.min <= min(values) and max(values) <= info.max:
                 return Series(Field(name, dtype), np.array(values, DTYPES[dtype]))
     return Series(Field(name, "f8"), np.array([np.nan if v is None else v for v in values], np.float64))
+
+
+def _texts(name: str, values: Sequence[Any]) -> Series:
+    return _nullable(
+        name, "str", [v if v is None or type(v) is str else orjson.dumps(v).decode() for v in values]
+    )
 
 
 def _nullable(name: str, dtype: str, values: Sequence[Any]) -> Series:

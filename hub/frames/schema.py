@@ -101,7 +101,7 @@ def _utf8_length(text: str) -> int:
         return -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
     """The columns of a dataframe, in order; hashable, and equal when all fields are.
 
@@ -127,6 +127,13 @@ class Schema:
     def _duplicate(self) -> str:
         seen: set[str] = set()
         return next(name for name in self.names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Schema):
+            return NotImplemented
+        return self._hash == other._hash and self.fields == other.fields
 
     def __hash__(self) -> int:
         return self._hash

@@ -231,6 +231,8 @@ class CandleStore:
         self._counts.upserts += 1
         if not columns.n:
             return self._counts.add(self._unchanged(rev))
+        if self._follows(columns):
+            return self._counts.add(self._append_next(columns, rev))
         rows = _in_order(columns)
         self._check_grid(rows, self._phase if self.n else None)
         target = rows.schema if self._schema is None else self._joined(self._schema, rows)
@@ -496,6 +498,27 @@ class CandleStore:
             holes=tuple(self.holes()),
         )
 
+    def _follows(self, columns: Columns) -> bool:
+        """True for what nearly every block is: the one candle after the last, in the schema of the window."""
+        if columns.n != 1 or self._calendar or not self.n or columns.schema != self._schema:
+            return False
+        if columns.schema.index_field.dtype != "ts_ms":
+            return False
+        return int(columns.date_ms[0]) - int(self._dates[self._hi - 1]) == self._step_ms
+
+    def _append_next(self, row: Columns, rev: int | None) -> Change:
+        evict = int(self.n == self.capacity)
+        text = self._text
+        if "str" in self._blocks:
+            text += _text_of(row) - text_bytes(self._blocks["str"][:, self._lo : self._lo + evict])
+        self._check_room(row.schema, text)
+        self._evict(evict)
+        self.rev = self.rev + 1 if rev is None else rev
+        self._append(row, self.rev)
+        self._text, self._frame = text, None
+        date = int(row.date_ms[0])
+        return Change(self.rev, appended=1, first_changed_ms=date, last_ms=date, evicted=evict)
+
     def _upsert(self, rows: Columns, schema: Schema, rev: int | None) -> Change:
         changes_schema = self._schema is not None and schema is not self._schema
         next_rev = self.rev + 1 if rev is None else rev
@@ -585,7 +608,8 @@ class CandleStore:
         if not count:
             return
         stop = self._lo + count
-        self.floor_rev = max(self.floor_rev, int(self._revs[self._lo : stop].max()))
+        newest = self._revs[self._lo] if count == 1 else self._revs[self._lo : stop].max()
+        self.floor_rev = max(self.floor_rev, int(newest))
         if "str" in self._blocks:
             self._blocks["str"][:, self._lo : stop] = ""
         self._lo = stop

@@ -9,6 +9,7 @@ that a newer peer added at the end of an array, and raises BadFrame, and nothing
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -153,7 +154,8 @@ def _text_widths(values: Array, wire: Wire) -> Array:
 
 
 def _escaped(text: str) -> int:
-    return len(text.encode()) if text.isalnum() or not text else 6 * len(text.encode())
+    plain = text.isprintable() and '"' not in text and "\\" not in text
+    return len(text.encode()) * (1 if plain else 6)
 
 
 # Decoding rows
@@ -371,7 +373,7 @@ def _texts(field: Field, offsets: Array, text: bytes) -> list[str]:
     try:
         if text.isascii():
             whole = text.decode("ascii")
-            return [whole[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-        return [text[a:b].decode() for a, b in zip(bounds, bounds[1:], strict=False)]
+            return [whole[a:b] for a, b in itertools.pairwise(bounds)]
+        return [text[a:b].decode() for a, b in itertools.pairwise(bounds)]
     except UnicodeDecodeError:
         raise BadFrame(f"column {field.name!r}: expected UTF-8") from None
