@@ -1,0 +1,1 @@
+"""Where acknowledged messages live: behind the interface of hub.core.ledger."""

@@ -1,0 +1,703 @@
+"""The fan-out: what a publish changes, and what each session is owed.
+
+Theory of operation
+===================
+A published message goes to one of three places, by its delivery class: the *ledger* (one totally ordered log; core keeps its
+tail), an *event ring* (one per bot and topic), or a *state cell* (one per bot, topic and key). Nothing is copied per client:
+the log is the queue, a subscriber is a cursor into these places (`Cursor`).
+
+Sessions of one wire with an equal subscription form a *group*. Those that keep up are *hot*: they share the group's cursor, and
+`collect` makes the frames for all of them at once. A session whose transport stops accepting *falls behind*: it gets a copy of
+the cursor and becomes a *straggler*, which the node serves alone with `pull`, at the client's pace. When its cursor has
+reached the group's place it is *level* and hot again. So a publish costs nothing per hot session, and a slow client costs the others
+nothing: its ledger lag is a number, its state lag at most one mark per key (rows merge in the cell), its event lag is bounded
+by the ring and counted.
+
+Ledger messages have two phases. `accept` validates and returns an `Append` effect; the node gives it to the log; `committed`
+brings the result, and only then is the message delivered and acknowledged. A cursor below the tail yields a `Read` effect,
+which the node answers through `loaded`; replay and live join here and nowhere else, by the one cursor.
+
+All methods are synchronous and do no I/O. The node calls them from one thread; between two calls every invariant holds.
+
+Invariants (checked by `check_invariants`)
+==========================================
+1. A session is in exactly one place: nowhere (no subscription), `group.hot` (cursor is None), or `group.stragglers`.
+2. No cursor is beyond the tail's next offset, and a hot group's cursor is never below the tail's first.
+3. `due` holds only keys that the subscription takes, and a revision that the receiver really holds (or None).
+4. A marker (new_candle, hub.candle_complete) stands in `due` behind the rows of its key that were published before it.
+5. A message is appended to the tail exactly once, in the order of its offset.
+6. Groups without sessions do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hub.core import notices
+from hub.core.candles import CandleClock
+from hub.core.entry import Entry
+from hub.core.events import Events
+from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
+from hub.core.session import Cursor, FrameRequest, Group, Session, Stream
+from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell, legacy_frame
+from hub.frames.columns import Columns
+from hub.protocol.close_codes import CloseCode
+from hub.protocol.codec import CODECS, Wire, encode_body, frame
+from hub.protocol.errors import Overloaded, TooLarge
+from hub.protocol.messages import FrameKey
+from hub.protocol.subscription import HUB_TOPICS, Projection, Subscription
+
+__all__ = ["Core", "CoreLimits", "Pulled"]
+
+LEDGER_MESSAGE_BYTES = 256 * 1024
+PART_BYTES = {Wire.MSGPACK: 256 * 1024, Wire.JSON: 128 * 1024}
+_MARKERS = frozenset({"new_candle"}) | HUB_TOPICS
+_EMPTY_SPLIT = '{"columns":[],"index":[],"data":[]}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreLimits:
+    """The bounds of core's buffers, in bytes unless named otherwise."""
+
+    tail_bytes: int = 16 << 20
+    pending_bytes: int = 16 << 20
+    event_bytes_per_bot: int = 1 << 20
+    state_bytes: int = 512 << 20
+    cache_bytes: int = 64 << 20
+    candles: int = 1500
+    keys: int = 10_000
+    streams: int = 4096
+    slow_bytes: int = 8 << 20
+    slow_grace_s: float = 30.0
+    candle_deadline_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Frames for one session, in order; a read to do first, if any; whether it owes nothing more and is hot again."""
+
+    frames: list[bytes]
+    read: Read | None
+    level: bool
+
+
+class Core:
+    """One node's engine. `now` is monotonic seconds; `*_ms` are ms since 1970 UTC."""
+
+    def __init__(self, log: LogState, rev_epoch: str, limits: CoreLimits) -> None:
+        self.limits = limits
+        self.epoch = log.epoch
+        self.floor = log.floor
+        self.rev_epoch = rev_epoch
+        self.tail = Tail(log, limits.tail_bytes)
+        self.events = Events(limits.event_bytes_per_bot)
+        self.cache = FrameCache(limits.cache_bytes)
+        self.values: dict[StateKey, ValueCell] = {}
+        self.cells: dict[StateKey, FrameCell] = {}
+        self.candles = CandleClock(limits.candle_deadline_s)
+        self.groups: dict[tuple[Wire, Subscription], Group] = {}
+        self.sessions: dict[str, Session] = {}
+        self.dirty: set[Group] = set()
+        self.pending_bytes = 0
+        self.state_bytes = 0
+        self.counters: dict[str, int] = dict.fromkeys(
+            ("published", "refused", "conflated", "dropped", "gaps"), 0
+        )
+        self._takers: dict[Stream, tuple[Group, ...]] = {}
+
+    # --- publishing
+
+    def accept(self, entry: Entry, token: object) -> Append:
+        """Begin to publish a ledger message; nothing is delivered before `committed`.
+
+        Raises:
+            TooLarge: above 256 KiB. Overloaded: too much waits for the log.
+        """
+        if len(entry.body) > LEDGER_MESSAGE_BYTES:
+            raise TooLarge(
+                f"{entry.topic}: expected at most {LEDGER_MESSAGE_BYTES} bytes, got {len(entry.body)}"
+            )
+        if entry.stream not in self.tail.streams and len(self.tail.streams) >= self.limits.streams:
+            raise Overloaded(f"more than {self.limits.streams} ledger streams")
+        if self.pending_bytes + entry.size > self.limits.pending_bytes:
+            raise Overloaded("too many messages wait for the log", retry_after_ms=1000)
+        self.pending_bytes += entry.size
+        return Append(entry, token)
+
+    def committed(self, results: Iterable[Appended]) -> None:
+        """The log is done with these appends, in order: what is new is delivered from now on."""
+        for result in results:
+            entry = result.append.entry
+            self.pending_bytes -= entry.size
+            if result.refused is not None or result.duplicate:
+                continue
+            self.tail.append(entry)
+            self.counters["published"] += 1
+            self.dirty.update(self._groups_of(entry.stream))
+
+    def publish_event(self, entry: Entry) -> None:
+        """Publish an event: best effort, counted.
+
+        Raises:
+            Overloaded: too many topics. TooLarge: above 256 KiB.
+        """
+        if entry.stream not in self.events.rings and len(self.events.rings) >= self.limits.streams:
+            raise Overloaded(f"more than {self.limits.streams} event topics")
+        if len(entry.body) > LEDGER_MESSAGE_BYTES:
+            raise TooLarge(
+                f"{entry.topic}: expected at most {LEDGER_MESSAGE_BYTES} bytes, got {len(entry.body)}"
+            )
+        self.events.append(entry)
+        self.counters["published"] += 1
+        self.dirty.update(self._groups_of(entry.stream))
+
+    def publish_value(self, bot: str, topic: str, key: FrameKey | None, data: Any, ts: int) -> int:
+        """Publish the newest value of a state key (whitelist, new_candle); returns its revision.
+
+        Raises:
+            Overloaded: too many keys. BadMessage: the value cannot be encoded. TooLarge: above 256 KiB.
+        """
+        rev = self._set_value(StateKey(bot, topic, key), data, ts)
+        if topic == "whitelist":
+            for timeframe, complete in self.candles.whitelist(bot, data):
+                self._set_value(StateKey(bot, "hub.candle_complete", timeframe), complete, ts)
+        return rev
+
+    def _set_value(self, key: StateKey, data: Any, ts: int) -> int:
+        body = encode_body(data)
+        if len(body) > LEDGER_MESSAGE_BYTES:
+            raise TooLarge(f"{key.topic}: expected at most {LEDGER_MESSAGE_BYTES} bytes, got {len(body)}")
+        cell = self.values.get(key)
+        if cell is None:
+            self._room_for_key()
+            cell = self.values[key] = ValueCell(key, self.rev_epoch)
+        if key.topic == "whitelist" and cell.n and cell.data == data:
+            return cell.n
+        self.state_bytes -= cell.nbytes if cell.n else 0
+        cell.set(data, ts)
+        self.state_bytes += cell.nbytes
+        self.counters["published"] += 1
+        self._mark(key, cell.n - 1 or None)
+        return cell.n
+
+    def publish_frame(
+        self, bot: str, key: FrameKey, rows: Columns, *, replace: bool, la_ms: int, ts: int, now: float
+    ) -> int:
+        """Publish rows of a dataframe key, or its whole window; returns its revision.
+
+        Raises:
+            BadFrame: nothing changed; the text names the row or column. Overloaded: too many keys, or frames too large in all.
+        """
+        state_key = StateKey(bot, "analyzed_df", key)
+        cell = self.cells.get(state_key)
+        is_new = cell is None
+        if cell is None:
+            self._room_for_key()
+            cell = FrameCell(state_key, self.rev_epoch, capacity=self.limits.candles, cache=self.cache)
+        before, have = cell.nbytes, cell.n
+        change = cell.apply(rows, replace=replace, la_ms=la_ms, ts=ts)
+        if is_new:
+            self.cells[state_key] = cell
+            before = 0
+        self.state_bytes += cell.nbytes - before
+        if change.unchanged:
+            return cell.n
+        self.counters["published"] += 1
+        self._mark(state_key, None if is_new or cell.needs_snapshot(have) else have)
+        for complete in self.candles.rows(bot, key.pair, key.timeframe, [int(d) for d in rows.date_ms], now):
+            self._set_value(StateKey(bot, "hub.candle_complete", key.timeframe), complete, ts)
+        return cell.n
+
+    def _room_for_key(self) -> None:
+        if len(self.values) + len(self.cells) >= self.limits.keys:
+            raise Overloaded(f"more than {self.limits.keys} state keys")
+        if self.state_bytes > self.limits.state_bytes:
+            raise Overloaded(f"frames take more than {self.limits.state_bytes} bytes")
+
+    def _mark(self, key: StateKey, have: int | None) -> None:
+        marker = key.topic in _MARKERS
+        for group in self._groups_of((key.bot, key.topic)):
+            if group.projection(key) is None:
+                continue
+            self.dirty.add(group)
+            if group.hot:
+                _owe(group.cursor, key, have, marker=marker)
+            for session in group.stragglers:
+                assert session.cursor is not None
+                if _owe(session.cursor, key, have, marker=marker):
+                    session.merged += 1
+                    self.counters["conflated"] += 1
+
+    def _groups_of(self, stream: Stream) -> tuple[Group, ...]:
+        takers = self._takers.get(stream)
+        if takers is None:
+            if len(self._takers) > 4 * self.limits.keys:
+                self._takers.clear()
+            takers = self._takers[stream] = tuple(g for g in self.groups.values() if g.wants(stream))
+        return takers
+
+    # --- sessions
+
+    def connect(self, session: Session) -> None:
+        """A session begins; nothing is owed to it before it subscribes."""
+        self.sessions[session.id] = session
+
+    def disconnect(self, session: Session) -> None:
+        """A session ends. Idempotent."""
+        self.sessions.pop(session.id, None)
+        self._leave(session)
+
+    def subscribe(self, session: Session, subscription: Subscription, *, snapshots: bool) -> None:
+        """Replace what a session wants, at its own cursor: what stays is not interrupted, what is new starts.
+
+        With `snapshots` every newly wanted state key is owed whole; freqtrade's wire gets changes only.
+        """
+        old, cursor = session.group, self._own_cursor(session)
+        self._leave(session)
+        if not subscription.items:
+            return
+        key = (session.wire, subscription)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(session.wire, subscription, Cursor(self.tail.next))
+            self._forward(group)
+            self._takers.clear()
+        session.group, session.cursor = group, cursor
+        group.stragglers.add(session)
+        self._carry_over(cursor, old, group, snapshots=snapshots)
+
+    def _own_cursor(self, session: Session) -> Cursor:
+        if session.cursor is not None:
+            return session.cursor
+        if session.group is not None:
+            return session.group.cursor.copy()
+        return Cursor(self.tail.next)
+
+    def _carry_over(self, cursor: Cursor, old: Group | None, new: Group, *, snapshots: bool) -> None:
+        due = cursor.due
+        if cursor.sending is not None:
+            first: dict[StateKey, int | None] = {cursor.sending[0]: None}
+            due = first | due
+            cursor.sending = None
+        cursor.due = {}
+        cursor.events_seen = -1
+        for key in [*self.values, *self.cells]:
+            projection = new.projection(key)
+            if projection is None:
+                continue
+            stays = old is not None and old.projection(key) == projection
+            if stays and key in due:
+                cursor.due[key] = due[key]
+            elif not stays and snapshots:
+                cursor.due[key] = None
+        _markers_last(cursor)
+        for stream, ring in self.events.rings.items():
+            if new.wants(stream) and not (old is not None and old.wants(stream)):
+                cursor.events[stream] = ring.next
+
+    def _leave(self, session: Session) -> None:
+        group, session.group, session.cursor = session.group, None, None
+        if group is None:
+            return
+        group.hot.pop(session, None)
+        group.stragglers.discard(session)
+        if not group.hot and not group.stragglers:
+            del self.groups[(group.wire, group.subscription)]
+            self.dirty.discard(group)
+            self._takers.clear()
+
+    def fall_behind(self, session: Session) -> None:
+        """A hot session's transport stopped accepting: from here on it has a cursor of its own."""
+        group = session.group
+        if group is not None and session in group.hot:
+            del group.hot[session]
+            session.cursor = group.cursor.copy()
+            group.stragglers.add(session)
+
+    def resync(self, session: Session, key: StateKey) -> bool:
+        """A v2 client lost its hold on a key: owe it a snapshot. False when it is not subscribed or does not exist."""
+        group = session.group
+        if group is None or group.projection(key) is None or not (key in self.cells or key in self.values):
+            return False
+        self.fall_behind(session)
+        cursor = session.cursor
+        assert cursor is not None
+        if cursor.sending is not None and cursor.sending[0] == key:
+            cursor.sending = None
+        cursor.due.pop(key, None)
+        first: dict[StateKey, int | None] = {key: None}
+        cursor.due = first | cursor.due
+        return True
+
+    @property
+    def bots(self) -> set[str]:
+        """Every bot that published."""
+        return (
+            {stream[0] for stream in self.tail.streams}
+            | {s[0] for s in self.events.rings}
+            | {key.bot for key in [*self.values, *self.cells]}
+        )
+
+    def request_frame(self, session: Session, request: FrameRequest) -> None:
+        """A freqtrade client asks for a frame; it is served behind what is already owed."""
+        session.requests.append(request)
+        self.fall_behind(session)
+
+    # --- delivery
+
+    def collect(self, group: Group, limit_bytes: int) -> tuple[list[bytes], bool]:
+        """Frames for all hot sessions of a group, in order, about `limit_bytes` of them; and whether more is owed."""
+        if not group.hot or group.cursor.ledger < self.tail.first:
+            for session in list(group.hot):
+                self.fall_behind(session)
+            self._forward(group)
+            return [], False
+        frames: list[bytes] = []
+        size = self._ledger(group, group.cursor, frames, limit_bytes)
+        size += self._events(group, group.cursor, None, frames, limit_bytes - size)
+        self._state(group, group.cursor, None, frames, limit_bytes - size)
+        return frames, not self._at_tail(group, group.cursor)
+
+    def _forward(self, group: Group) -> None:
+        cursor = group.cursor
+        cursor.ledger = self.tail.next
+        cursor.due.clear()
+        cursor.sending = None
+        cursor.events_seen = self.events.count
+        for stream, ring in self.events.rings.items():
+            if group.wants(stream):
+                cursor.events[stream] = ring.next
+
+    def pull(self, session: Session, limit_bytes: int, now: float) -> Pulled:
+        """Frames for one session: its replies, and for a straggler what it is owed, about `limit_bytes` of them."""
+        frames: list[bytes] = []
+        size = _take_control(session, frames)
+        group, cursor = session.group, session.cursor
+        read = None
+        if group is not None and cursor is not None:
+            size += self._ledger(group, cursor, frames, limit_bytes - size, session)
+            size += self._events(group, cursor, session, frames, limit_bytes - size)
+            size += self._state(group, cursor, session, frames, limit_bytes - size)
+            read = self._read_for(session, cursor, limit_bytes)
+        if size < limit_bytes:
+            self._serve_requests(session, frames, limit_bytes - size)
+        if frames:
+            session.progress_at = now
+            session.sent_at = now
+        return Pulled(frames, read, self._level(session))
+
+    def _read_for(self, session: Session, cursor: Cursor, limit_bytes: int) -> Read | None:
+        if session.reading or session.page or cursor.ledger >= self.tail.first:
+            return None
+        session.reading = True
+        return Read(cursor.ledger, limit_bytes)
+
+    def loaded(self, session: Session, page: Page) -> None:
+        """The page that a `Read` asked for. A floor above the cursor is a gap, and is told, never silent."""
+        session.reading = False
+        self.floor = max(self.floor, page.floor)
+        cursor = session.cursor
+        if cursor is None or session.closing is not None:
+            return
+        if page.floor >= cursor.ledger:
+            self._gap(session, cursor, page.floor)
+        session.page.extend(entry for entry in page.entries if entry.offset >= cursor.ledger)
+
+    def _gap(self, session: Session, cursor: Cursor, floor: int) -> None:
+        self.counters["gaps"] += 1
+        if session.wire is Wire.FREQTRADE:
+            session.close(CloseCode.SLOW_CONSUMER, "retention overtook this client; fills were lost")
+            return
+        session.tell(notices.gap(self.epoch, cursor.ledger - 1, floor))
+        cursor.ledger = floor + 1
+
+    def _level(self, session: Session) -> bool:
+        group, cursor = session.group, session.cursor
+        if session.control or session.requests or session.reading or session.page:
+            return False
+        if group is None or cursor is None:
+            return True
+        if not self._at_tail(group, cursor):
+            return False
+        if not group.hot:
+            self._forward(group)
+        if not self._at_tail(group, group.cursor):
+            return False
+        group.stragglers.discard(session)
+        session.cursor = None
+        session.lagging_told = False
+        group.hot[session] = None
+        return True
+
+    def _at_tail(self, group: Group, cursor: Cursor) -> bool:
+        return (
+            cursor.ledger >= self.tail.next
+            and not cursor.due
+            and cursor.sending is None
+            and (cursor.events_seen == self.events.count or self._events_level(group, cursor))
+        )
+
+    def _events_level(self, group: Group, cursor: Cursor) -> bool:
+        rings = self.events.rings.items()
+        return all(cursor.events.get(stream, 1) >= ring.next for stream, ring in rings if group.wants(stream))
+
+    def _ledger(
+        self, group: Group, cursor: Cursor, frames: list[bytes], limit: int, session: Session | None = None
+    ) -> int:
+        size = 0
+        while session is not None and session.page and size < limit:
+            size += _pass(group, cursor, session.page.popleft(), frames)
+        if size >= limit or cursor.ledger < self.tail.first or cursor.ledger >= self.tail.next:
+            return size
+        for entry in self.tail.since(cursor.ledger):
+            size += _pass(group, cursor, entry, frames)
+            if size >= limit:
+                break
+        return size
+
+    def _events(
+        self, group: Group, cursor: Cursor, session: Session | None, frames: list[bytes], limit: int
+    ) -> int:
+        if limit <= 0 or cursor.events_seen == self.events.count:
+            return 0
+        owed: list[tuple[int, Entry]] = []
+        lost: dict[str, int] = {}
+        for stream, ring in self.events.rings.items():
+            number = cursor.events.get(stream, 1)
+            if number >= ring.next or not group.wants(stream):
+                continue
+            if number < ring.first:
+                lost[stream[1]] = lost.get(stream[1], 0) + ring.first - number
+                cursor.events[stream] = ring.first
+            owed += ring.since(number)
+        size = self._tell_dropped(group, lost, frames)
+        for _, entry in sorted(owed, key=lambda pair: pair[0]):
+            if size >= limit:
+                break
+            prepared = entry.frame(group.wire)
+            frames.append(prepared)
+            size += len(prepared)
+            cursor.events[entry.stream] = cursor.events.get(entry.stream, 1) + 1
+        else:
+            cursor.events_seen = self.events.count
+        return size
+
+    def _tell_dropped(self, group: Group, lost: dict[str, int], frames: list[bytes]) -> int:
+        if not lost:
+            return 0
+        self.counters["dropped"] += sum(lost.values())
+        if group.wire is Wire.FREQTRADE:
+            return 0
+        frames.append(_frame_of(group.wire, notices.dropped(lost)))
+        return len(frames[-1])
+
+    def _state(
+        self, group: Group, cursor: Cursor, session: Session | None, frames: list[bytes], limit: int
+    ) -> int:
+        size = 0
+        while size < limit:
+            if cursor.sending is not None:
+                part = next(cursor.sending[2], None)
+                if part is None:
+                    cursor.sending = None
+                    continue
+                frames.append(part)
+                size += len(part)
+            elif cursor.due:
+                key = next(iter(cursor.due))
+                size += self._send_key(group, cursor, session, key, cursor.due.pop(key), frames)
+            else:
+                break
+        return size
+
+    def _send_key(
+        self,
+        group: Group,
+        cursor: Cursor,
+        session: Session | None,
+        key: StateKey,
+        have: int | None,
+        frames: list[bytes],
+    ) -> int:
+        projection = group.projection(key)
+        cell = self.cells.get(key)
+        if projection is None:
+            return 0
+        if cell is None:
+            frames.append(self.values[key].frame(group.wire))
+        elif group.wire is Wire.FREQTRADE:
+            frames.append(cell.legacy_rows(have))
+        elif have is None or cell.needs_snapshot(have):
+            return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
+        else:
+            frames.append(cell.rows_frame(group.wire, projection, have))
+        return len(frames[-1])
+
+    def _begin_snapshot(
+        self,
+        cursor: Cursor,
+        session: Session | None,
+        cell: FrameCell,
+        projection: Projection,
+        wire: Wire,
+        frames: list[bytes],
+    ) -> int:
+        schema = cell.schema(projection)
+        cursor.sending = (cell.state_key, cell.n, cell.snapshot(wire, projection, PART_BYTES[wire]))
+        if session is not None and schema.id in session.schemas:
+            return 0
+        if session is not None:
+            session.schemas.add(schema.id)
+        frames.append(_frame_of(wire, notices.schema_notice(schema)))
+        return len(frames[-1])
+
+    def _serve_requests(self, session: Session, frames: list[bytes], limit: int) -> None:
+        size = 0
+        while session.requests and size < limit:
+            request = session.requests.popleft()
+            bot = session.principal.legacy_bot
+            cell = self.cells.get(StateKey(bot, "analyzed_df", request.key)) if bot and request.key else None
+            if cell is None or request.key is None:
+                key = request.key or FrameKey(request.pair, "", "")
+                frames.append(legacy_frame(key, _EMPTY_SPLIT, 0))
+            else:
+                frames.append(cell.legacy_tail(request.limit))
+            size += len(frames[-1])
+
+    # --- time
+
+    def tick(self, now: float, now_ms: int, heartbeat_s: float) -> list[Session]:
+        """Let time pass: candles past their deadline, slow consumers, heartbeats, expired credentials.
+
+        Returns the sessions that have something to be told or to be closed for.
+        """
+        for bot, timeframe, complete in self.candles.tick(now):
+            self._set_value(StateKey(bot, "hub.candle_complete", timeframe), complete, now_ms)
+        touched = []
+        for session in self.sessions.values():
+            self._expire(session, now_ms)
+            if session.cursor is not None:
+                self._judge_lag(session, session.cursor, now)
+            if session.wire is not Wire.FREQTRADE and now - session.sent_at >= heartbeat_s and session.hot:
+                session.tell(notices.heartbeat(now_ms))
+            if session.control or session.closing is not None:
+                touched.append(session)
+        return touched
+
+    def _expire(self, session: Session, now_ms: int) -> None:
+        expires = session.principal.expires_ms
+        if expires is not None and now_ms >= expires:
+            session.close(CloseCode.CREDENTIAL_EXPIRED, "the credential expired")
+
+    def _judge_lag(self, session: Session, cursor: Cursor, now: float) -> None:
+        if cursor.ledger >= self.tail.next:
+            return
+        size = self._unsent_bytes(session, cursor)
+        if size > self.limits.slow_bytes and now - session.progress_at > self.limits.slow_grace_s:
+            session.close(
+                CloseCode.SLOW_CONSUMER, f"{size} bytes unsent without progress; resume when you can"
+            )
+        elif (
+            size > self.limits.slow_bytes // 2
+            and not session.lagging_told
+            and session.wire is not Wire.FREQTRADE
+        ):
+            session.lagging_told = True
+            session.tell(notices.lagging(self.tail.next - cursor.ledger, size, self.limits.slow_bytes))
+
+    def _unsent_bytes(self, session: Session, cursor: Cursor) -> int:
+        group = session.group
+        if group is None:
+            return 0
+        below = max(0, self.tail.first - cursor.ledger)
+        seen = self.tail.bytes_since(cursor.ledger)
+        # What left the tail is counted at the tail's own density: the log is not read for a judgement.
+        density = self.tail.bytes // max(1, self.tail.next - self.tail.first)
+        return seen + below * density
+
+    # --- figures
+
+    def statistics(self) -> dict[str, int]:
+        """Every buffer of core with its bound, and what went through."""
+        control = sum(s.control_bytes for s in self.sessions.values())
+        return {
+            "sessions": len(self.sessions),
+            "groups": len(self.groups),
+            "stragglers": sum(len(g.stragglers) for g in self.groups.values()),
+            "ledger_head": self.tail.next - 1,
+            "tail_bytes": self.tail.bytes,
+            "tail_limit_bytes": self.tail.limit_bytes,
+            "pending_bytes": self.pending_bytes,
+            "pending_limit_bytes": self.limits.pending_bytes,
+            "event_bytes": sum(self.events.bytes.values()),
+            "event_limit_bytes_per_bot": self.events.limit_bytes,
+            "state_keys": len(self.values) + len(self.cells),
+            "state_bytes": self.state_bytes,
+            "state_limit_bytes": self.limits.state_bytes,
+            "cache_bytes": self.cache.bytes,
+            "cache_limit_bytes": self.cache.limit_bytes,
+            "control_bytes": control,
+            **self.counters,
+        }
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if an invariant of the module's docstring is broken."""
+        self.tail.check_invariants()
+        self.events.check_invariants()
+        for (wire, subscription), group in self.groups.items():
+            assert (group.wire, group.subscription) == (wire, subscription)
+            assert group.hot or group.stragglers
+            assert not set(group.hot) & group.stragglers
+            assert not group.hot or group in self.dirty or group.cursor.ledger >= self.tail.first
+            assert all(s.cursor is None and s.group is group for s in group.hot)
+            assert all(s.cursor is not None and s.group is group for s in group.stragglers)
+            for cursor in [group.cursor, *(s.cursor for s in group.stragglers if s.cursor)]:
+                assert cursor.ledger <= self.tail.next
+                self._check_due(group, cursor)
+
+    def _check_due(self, group: Group, cursor: Cursor) -> None:
+        for key, have in cursor.due.items():
+            assert group.projection(key) is not None, key
+            cell = self.cells.get(key) or self.values[key]
+            assert have is None or 0 <= have <= cell.n, (key, have, cell.n)
+
+
+def _owe(cursor: Cursor, key: StateKey, have: int | None, *, marker: bool) -> bool:
+    """Mark a key as due; True when it was due already (conflated)."""
+    if key not in cursor.due:
+        cursor.due[key] = have
+        return False
+    if marker:
+        del cursor.due[key]
+        cursor.due[key] = have
+    return True
+
+
+def _markers_last(cursor: Cursor) -> None:
+    markers = {key: have for key, have in cursor.due.items() if key.topic in _MARKERS}
+    cursor.due = {key: have for key, have in cursor.due.items() if key not in markers} | markers
+
+
+def _pass(group: Group, cursor: Cursor, entry: Entry, frames: list[bytes]) -> int:
+    """Send an entry if the group wants it, and move the cursor behind it."""
+    cursor.ledger = entry.offset + 1
+    if not group.wants((entry.bot, entry.topic)):
+        return 0
+    prepared = entry.frame(group.wire)
+    frames.append(prepared)
+    return len(prepared)
+
+
+def _take_control(session: Session, frames: list[bytes]) -> int:
+    size = session.control_bytes
+    frames.extend(session.control)
+    session.control.clear()
+    session.control_bytes = 0
+    return size
+
+
+def _frame_of(wire: Wire, message: dict[str, Any]) -> bytes:
+    codec = CODECS[wire]
+    return frame(codec.encode(message), text=codec.text)

@@ -1,0 +1,182 @@
+"""The door: a publish as it arrives becomes a checked one, or is refused. A bad publish is the publisher's error.
+
+A publish is `{bot, topic, mid, ts?, data, key?, schema?}` (docs/wire-protocol.md, Publish). Of a dataframe `data` is `{rows}`
+to upsert rows or `{n, cols}` to replace the key's window, `schema` the schema's map, or its id once this hub has seen it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hub.core.entry import Entry
+from hub.frames import v2
+from hub.frames.columns import Columns, Schema
+from hub.frames.timeframe import timeframe_ms
+from hub.protocol.codec import Wire, encode_body
+from hub.protocol.errors import BadFrame, BadMessage, Forbidden, IdExpired
+from hub.protocol.messages import NAME_LIMIT_BYTES, DeliveryClass, FrameKey, check_name, delivery_class, view
+from hub.protocol.principal import Principal
+from hub.protocol.values import plain
+
+__all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "ValuePublish"]
+
+MAX_SCHEMAS = 4096
+MAX_FUTURE_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LogPublish:
+    """A message of class ledger or event."""
+
+    entry: Entry
+    ledger: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePublish:
+    """The newest value of a whitelist or new_candle."""
+
+    bot: str
+    topic: str
+    key: FrameKey | None
+    data: Any
+    ts: int
+
+
+@dataclass(frozen=True, slots=True)
+class FramePublish:
+    """Rows to upsert into a dataframe key, or its whole window (`replace`)."""
+
+    bot: str
+    key: FrameKey
+    rows: Columns
+    replace: bool
+    la_ms: int
+    ts: int
+
+
+Publish = LogPublish | ValuePublish | FramePublish
+
+
+class Intake:
+    """Checks publishes. Keeps the schemas that publishers named, the least recently used ones leave."""
+
+    def __init__(self, dedupe_ms: int) -> None:
+        self.dedupe_ms = dedupe_ms
+        self._schemas: OrderedDict[str, Schema] = OrderedDict()
+
+    def parse(self, principal: Principal, item: Any, wire: Wire, now_ms: int) -> Publish:
+        """A publish from outside, as decoded from its wire.
+
+        Raises:
+            Forbidden: the principal may not publish as this bot. PublishRefused: what is wrong with it, in one line.
+        """
+        if not isinstance(item, Mapping):
+            raise BadMessage(f"publish: expected a map, got {type(item).__name__}")
+        bot = check_name("bot", item.get("bot"))
+        if not principal.may_publish(bot):
+            raise Forbidden(f"{principal.name} may not publish as {bot!r}")
+        topic = check_name("topic", item.get("topic"))
+        ts = _time(item.get("ts"), now_ms)
+        if topic == "analyzed_df":
+            return self._frame(bot, item, wire, ts)
+        return self.message(
+            bot, topic, item.get("data"), mid=item.get("mid"), publisher=principal.name, ts=ts, now_ms=now_ms
+        )
+
+    def message(
+        self,
+        bot: str,
+        topic: str,
+        data: Any,
+        *,
+        mid: object,
+        publisher: str,
+        ts: int,
+        now_ms: int,
+        trusted: bool = False,
+    ) -> Publish:
+        """Any message but a dataframe. `trusted` skips the check of known fields: a relayed bot may be older or newer.
+
+        Raises:
+            PublishRefused: what is wrong with it, in one line.
+        """
+        data = plain(data)
+        if not trusted:
+            view(topic, data)
+        kind = delivery_class(topic)
+        if kind is DeliveryClass.STATE:
+            return _value(bot, topic, data, ts)
+        if kind is DeliveryClass.LEDGER:
+            _check_mid(mid)
+            if ts < now_ms - self.dedupe_ms:
+                raise IdExpired(
+                    f"{topic}: ts is older than the {self.dedupe_ms} ms for which ids are remembered"
+                )
+        entry = Entry(
+            bot, topic, ts, data, encode_body(data), mid=str(mid) if mid else None, publisher=publisher
+        )
+        return LogPublish(entry, kind is DeliveryClass.LEDGER)
+
+    def _frame(self, bot: str, item: Mapping[str, Any], wire: Wire, ts: int) -> FramePublish:
+        key = _frame_key(item.get("key"))
+        data = item.get("data")
+        if not isinstance(data, Mapping):
+            raise BadFrame("analyzed_df.data: expected a map with rows, or with n and cols")
+        schema = self._schema(item.get("schema"))
+        kind: Literal["json", "msgpack"] = "msgpack" if wire is Wire.MSGPACK else "json"
+        la_ms = data.get("la_ms", ts)
+        if isinstance(la_ms, bool) or not isinstance(la_ms, int):
+            raise BadFrame("analyzed_df.data.la_ms: expected ms since 1970 as an integer")
+        if "rows" in data:
+            return FramePublish(bot, key, v2.from_rows(schema, data["rows"], kind), False, la_ms, ts)
+        columns = v2.from_columns(schema, data.get("n"), data.get("cols"), kind)
+        return FramePublish(bot, key, columns, True, la_ms, ts)
+
+    def _schema(self, named: Any) -> Schema:
+        if isinstance(named, str):
+            known = self._schemas.get(named)
+            if known is None:
+                raise BadFrame(f"schema {named!r}: not known here; send the schema itself")
+            self._schemas.move_to_end(named)
+            return known
+        schema = Schema.from_data(named)
+        self._schemas[schema.id] = schema
+        if len(self._schemas) > MAX_SCHEMAS:
+            self._schemas.popitem(last=False)
+        return schema
+
+
+def _value(bot: str, topic: str, data: Any, ts: int) -> ValuePublish:
+    if topic == "new_candle":
+        return ValuePublish(bot, topic, _frame_key(data), data, ts)
+    if not isinstance(data, list) or not all(isinstance(pair, str) for pair in data):
+        raise BadMessage("whitelist: expected a list of pairs")
+    return ValuePublish(bot, topic, None, data, ts)
+
+
+def _frame_key(key: Any) -> FrameKey:
+    if not isinstance(key, list | tuple) or len(key) != 3 or not all(isinstance(part, str) for part in key):
+        raise BadMessage("key: expected [pair, timeframe, candle_type]")
+    if not all(1 <= len(part.encode()) <= NAME_LIMIT_BYTES for part in key):
+        raise BadMessage(f"key: expected each part to have 1 to {NAME_LIMIT_BYTES} bytes")
+    timeframe_ms(key[1])
+    return FrameKey(*key)
+
+
+def _time(ts: Any, now_ms: int) -> int:
+    if ts is None:
+        return now_ms
+    if isinstance(ts, bool) or not isinstance(ts, int) or not 0 <= ts <= now_ms + MAX_FUTURE_MS:
+        raise BadMessage("ts: expected ms since 1970 as an integer, at most a day ahead")
+    return ts
+
+
+def _check_mid(mid: object) -> None:
+    if not isinstance(mid, str) or not 1 <= len(mid.encode(errors="replace")) <= NAME_LIMIT_BYTES:
+        raise BadMessage(
+            f"mid: expected a string of 1 to {NAME_LIMIT_BYTES} bytes, unique for this publisher"
+        )

@@ -1,0 +1,145 @@
+"""The ledger's interface towards its log, and the tail of it that core keeps in memory.
+
+A log (hub.log) assigns offsets when it commits; nothing of ledger class is delivered or acknowledged before that. The tail is
+the newest entries, contiguous and bounded in bytes; a cursor below it is served by a read of the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hub.core.entry import Entry
+from hub.protocol.errors import PublishRefused
+
+__all__ = ["Append", "Appended", "Log", "LogState", "Page", "Read", "Tail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Effect: store this entry. `token` comes back with the result."""
+
+    entry: Entry
+    token: object
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of one append: committed (perhaps before: `duplicate`), or refused."""
+
+    append: Append
+    offset: int = 0
+    duplicate: bool = False
+    refused: PublishRefused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Effect: read the log from `offset` on, about `limit_bytes` of it."""
+
+    offset: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries with contiguous offsets, and the log's floor, taken in the same step as the read."""
+
+    entries: Sequence[Entry]
+    floor: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What a log holds when it is opened: offsets in (floor, head] can be read."""
+
+    epoch: str
+    floor: int
+    head: int
+
+
+class Log(Protocol):
+    """Where acknowledged messages live.
+
+    One writer appends, in order; a batch is one commit. The log sets `epoch`, `offset` and `prev` of each entry before it
+    returns: offsets grow by one and are never used twice in an epoch. An append that repeats (publisher, mid) with an equal
+    body is answered with the first offset and `duplicate`; with another body it is refused with IdConflict. Retention removes
+    only a prefix.
+    """
+
+    async def open(self) -> LogState:
+        """Make ready for appends."""
+
+    async def append(self, batch: Sequence[Append]) -> list[Appended]:
+        """Commit a batch; returns when it is as durable as this log promises, one result for each append, in order."""
+
+    async def read(self, read: Read) -> Page:
+        """A page from `read.offset` on (or from the floor, where that is above it). Empty at the head."""
+
+    async def close(self) -> None:
+        """Flush and release."""
+
+    def statistics(self) -> dict[str, int]:
+        """Figures: entries, bytes, limit_bytes, floor, head."""
+
+
+class Tail:
+    """The newest committed entries. Invariants: offsets are contiguous, `first` .. `next - 1`; bytes <= limit unless one
+    entry alone is larger."""
+
+    def __init__(self, state: LogState, limit_bytes: int) -> None:
+        self.epoch = state.epoch
+        self.next = state.head + 1
+        self.bytes = 0
+        self.total_bytes = 0
+        self.limit_bytes = limit_bytes
+        self.streams: set[tuple[str, str]] = set()
+        self._entries: deque[Entry] = deque()
+
+    @property
+    def first(self) -> int:
+        """The lowest offset in memory; `next` when empty."""
+        return self.next - len(self._entries)
+
+    def append(self, entry: Entry) -> None:
+        """Add the entry with offset `next`."""
+        assert entry.offset == self.next, (entry.offset, self.next)
+        self._entries.append(entry)
+        self.streams.add(entry.stream)
+        self.next += 1
+        self.bytes += entry.size
+        self.total_bytes += len(entry.body)
+        while self.bytes > self.limit_bytes and len(self._entries) > 1:
+            self.bytes -= self._entries.popleft().size
+
+    def since(self, offset: int) -> Iterator[Entry]:
+        """Entries from `offset` (>= first) on, oldest first."""
+        skip = offset - self.first
+        if skip == 0:
+            return iter(self._entries)
+        if 2 * skip < len(self._entries):
+            return _skip(iter(self._entries), skip)
+        newest = [
+            entry for entry, _ in zip(reversed(self._entries), range(len(self._entries) - skip), strict=False)
+        ]
+        return reversed(newest)
+
+    def bytes_since(self, offset: int) -> int:
+        """Bytes of payload from `offset` on, as far as they are in memory."""
+        return sum(len(entry.body) for entry in self.since(max(offset, self.first)))
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if an invariant is broken."""
+        offsets = [entry.offset for entry in self._entries]
+        assert offsets == list(range(self.first, self.next)), offsets
+        assert self.bytes == sum(entry.size for entry in self._entries)
+        assert self.bytes <= self.limit_bytes or len(self._entries) == 1
+
+
+def _skip(entries: Iterable[Entry], count: int) -> Iterator[Entry]:
+    iterator = iter(entries)
+    for _ in range(count):
+        next(iterator)
+    return iterator

@@ -1,0 +1,73 @@
+"""The notices that the hub sends of itself (docs/wire-protocol.md, Notices)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub.core.session import Session
+from hub.frames.columns import Schema
+
+__all__ = ["dropped", "error", "gap", "heartbeat", "lagging", "schema_notice", "welcome"]
+
+
+def welcome(
+    session: Session,
+    *,
+    version: str,
+    node: str,
+    now_ms: int,
+    epoch: str,
+    floor: int,
+    head: int,
+    heartbeat_ms: int,
+    limits: dict[str, int],
+) -> dict[str, Any]:
+    """The first frame of every v2 session."""
+    return {
+        "type": "hub.welcome",
+        "data": {
+            "hub": f"tradewire/{version}",
+            "protocol": 2,
+            "node": node,
+            "session": session.id,
+            "now_ms": now_ms,
+            "epoch": epoch,
+            "floor": floor,
+            "head": head,
+            "principal": {"name": session.principal.name, "scopes": session.principal.scopes},
+            "expires_ms": session.principal.expires_ms,
+            "heartbeat_ms": heartbeat_ms,
+            "features": [],
+            "limits": limits,
+        },
+    }
+
+
+def error(data: dict[str, Any]) -> dict[str, Any]:
+    """An error that answers no `id`."""
+    return {"type": "hub.error", "data": data}
+
+
+def dropped(topics: dict[str, int]) -> dict[str, Any]:
+    """Events that the session lost since the last such notice, per topic."""
+    return {"type": "hub.dropped", "data": {"topics": topics}}
+
+
+def gap(epoch: str, first: int, last: int) -> dict[str, Any]:
+    """Retention overtook the session: everything in (first, last] is lost to it."""
+    return {"type": "hub.gap", "epoch": epoch, "from": first, "to": last, "reason": "retention"}
+
+
+def lagging(messages: int, size: int, limit: int) -> dict[str, Any]:
+    """The session's unsent ledger messages are half-way to the limit."""
+    return {"type": "hub.lagging", "data": {"messages": messages, "bytes": size, "limit_bytes": limit}}
+
+
+def heartbeat(now_ms: int) -> dict[str, Any]:
+    """Something to hear for clients that cannot see pings; sent when nothing else was."""
+    return {"type": "hub.heartbeat", "data": {"now_ms": now_ms}}
+
+
+def schema_notice(schema: Schema) -> dict[str, Any]:
+    """What a schema id means; precedes its first use in a session."""
+    return {"type": "hub.schema", "schema": schema.id, "data": schema.data()}

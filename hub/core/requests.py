@@ -1,0 +1,296 @@
+"""What clients ask: the requests of both wires, but publish, which needs the log and is the node's.
+
+v2: every request with an `id` gets exactly one reply; without one only errors are told. freqtrade's wire: no reply to
+subscribe; whitelist and analyzed_df are answered from the hub's own cells, so that any number of consumers costs a producer nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hub.core import notices
+from hub.core.engine import Core
+from hub.core.session import FrameRequest, Session
+from hub.core.state import FrameCell, StateKey
+from hub.protocol.close_codes import CloseCode
+from hub.protocol.codec import Wire
+from hub.protocol.envelope import reply, reply_error
+from hub.protocol.errors import BadFilter, Forbidden, NotAMessage, RequestError, UnknownRequest
+from hub.protocol.messages import TOPICS, FrameKey
+from hub.protocol.subscription import HUB_TOPICS, Item, Subscription, parse_want
+
+__all__ = ["request_id", "respond"]
+
+MIN_MESSAGE_BYTES = 512 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_ID = 2**53 - 1
+LEGACY_MAX_ROWS = 1500
+LEGACY_YOUNG_ROWS = 100
+
+
+def respond(
+    core: Core, session: Session, message: Mapping[str, Any], now_ms: int, limits: Mapping[str, int]
+) -> None:
+    """Do one request and queue what the session is told.
+
+    Raises:
+        NotAMessage: the client broke a rule of the envelope; the connection is closed.
+    """
+    if session.wire is Wire.FREQTRADE:
+        _respond_legacy(core, session, message)
+        return
+    number = request_id(message)
+    name, data = message["type"], message.get("data")
+    try:
+        handler = _REQUESTS.get(name)
+        if handler is None:
+            raise UnknownRequest(f"{name!r} is not a request of this hub")
+        if data is not None and not isinstance(data, Mapping):
+            raise RequestError(f"{name}.data: expected a map")
+        handler(core, session, data or {}, number, {"now_ms": now_ms, **limits})
+    except RequestError as error:
+        refuse(session, number, error)
+
+
+def refuse(session: Session, number: int | None, error: RequestError) -> None:
+    """Tell a session that its request is refused."""
+    data = error.as_data()
+    session.tell(reply_error(number, data) if number is not None else notices.error(data))
+
+
+def request_id(message: Mapping[str, Any]) -> int | None:
+    """The request's `id`, or None.
+
+    Raises:
+        NotAMessage: it is no integer from 1 to 2**53-1.
+    """
+    number = message.get("id")
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_ID:
+        raise NotAMessage("id: expected an integer from 1 to 2**53-1")
+    return number
+
+
+def _done(session: Session, number: int | None, data: Any) -> None:
+    if number is not None:
+        session.tell(reply(number, data))
+
+
+# --- tradewire.v2
+
+
+def _hello(
+    core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
+) -> None:
+    if session.group is not None:
+        session.close(CloseCode.BAD_REQUEST, "hello: expected before the first subscribe")
+        return
+    size = data.get("max_message", session.max_message)
+    if (
+        isinstance(size, bool)
+        or not isinstance(size, int)
+        or not MIN_MESSAGE_BYTES <= size <= MAX_MESSAGE_BYTES
+    ):
+        raise RequestError(f"hello.max_message: expected {MIN_MESSAGE_BYTES} to {MAX_MESSAGE_BYTES} bytes")
+    session.max_message = size
+    client = data.get("client")
+    if isinstance(client, str):
+        session.client = f"{session.client} {client[:64]}"
+
+
+def _ping(
+    core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
+) -> None:
+    _done(session, number, {**data, "now_ms": at["now_ms"]})
+
+
+def _subscribe(
+    core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
+) -> None:
+    want = data.get("want")
+    if isinstance(want, list) and len(want) > at["items"]:
+        raise BadFilter(f"want: expected at most {at['items']} items, got {len(want)}")
+    if data.get("from", "live") not in ("live", "earliest"):
+        raise BadFilter('from: expected "live" or "earliest"')
+    items, unknown = parse_want(want)
+    denied = _denied(session, items)
+    items = tuple(item for item in items if item.bots is None or item.bots - set(denied))
+    if want and not items:
+        raise Forbidden("nothing is left of this subscription", data={"denied": denied})
+    cursor = session.cursor or (session.group.cursor if session.group else None)
+    offset = (cursor.ledger if cursor else core.tail.next) - 1
+    answer = {"epoch": core.epoch, "offset": offset, "recovered": None}
+    _done(session, number, answer | {"unknown": unknown, "missing": _missing(core, items), "denied": denied})
+    core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True)
+
+
+def _denied(session: Session, items: tuple[Item, ...]) -> list[str]:
+    named = frozenset[str]().union(*(i.bots for i in items if i.bots is not None))
+    return sorted(bot for bot in named if not session.principal.may_read(bot))
+
+
+def _missing(core: Core, items: tuple[Item, ...]) -> list[str]:
+    named = frozenset[str]().union(*(i.bots for i in items if i.bots is not None))
+    return sorted(named - core.bots)
+
+
+def _unsubscribe(
+    core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
+) -> None:
+    _subscribe(core, session, {"want": []}, number, at)
+
+
+def _keys(
+    core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
+) -> None:
+    bots, topics = data.get("bots"), data.get("topics")
+    rows: list[list[Any]] = []
+    for key, cell in [*core.values.items(), *core.cells.items()]:
+        if (
+            not session.principal.may_read(key.bot)
+            or not _named(bots, key.bot)
+            or not _named(topics, key.topic)
+        ):
+            continue
+        columns = (
+            [f.name for f in cell.store.schema.fields]
+            if isinstance(cell, FrameCell) and cell.store.schema
+            else []
+        )
+        rows.append(
+            [
+                key.bot,
+                key.topic,
+                _wire_key(key),
+                columns,
+                cell.store.n if isinstance(cell, FrameCell) else 1,
+                cell.ts,
+            ]
+        )
+    _done(session, number, {"keys": rows[: at["keys"]]})
+
+
+def _named(names: Any, name: str) -> bool:
+    return names is None or names == "*" or (isinstance(names, list) and name in names)
+
+
+def _wire_key(key: StateKey) -> list[str]:
+    if isinstance(key.key, FrameKey):
+        return [key.key.pair, key.key.timeframe, key.key.candle_type]
+    return [] if key.key is None else [key.key]
+
+
+def _resync(
+    core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
+) -> None:
+    keys = data.get("keys")
+    if not isinstance(keys, list) or len(keys) > at["keys"]:
+        raise RequestError(f"resync.keys: expected a list of at most {at['keys']} [bot, topic, key]")
+    wanted = [_state_key(raw) for raw in keys]
+    unknown = [raw for raw, key in zip(keys, wanted, strict=True) if not core.resync(session, key)]
+    _done(session, number, {"unknown": unknown})
+
+
+def _state_key(raw: Any) -> StateKey:
+    if isinstance(raw, list | tuple) and len(raw) == 3 and isinstance(raw[2], list | tuple):
+        bot, topic, key = raw
+        if isinstance(bot, str) and isinstance(topic, str) and all(isinstance(part, str) for part in key):
+            if len(key) == 3:
+                return StateKey(bot, topic, FrameKey(*key))
+            if not key:
+                return StateKey(bot, topic, None)
+    raise RequestError("resync.keys: expected [bot, topic, [pair, timeframe, candle_type]]")
+
+
+_Handler = Callable[[Core, Session, Mapping[str, Any], int | None, Mapping[str, int]], None]
+_REQUESTS: Mapping[str, _Handler] = {
+    "hello": _hello,
+    "ping": _ping,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "keys": _keys,
+    "resync": _resync,
+}
+
+
+# --- freqtrade's wire
+
+
+def _respond_legacy(core: Core, session: Session, message: Mapping[str, Any]) -> None:
+    name, data = message["type"], message.get("data")
+    if name == "subscribe":
+        _legacy_subscribe(core, session, data)
+    elif name == "whitelist":
+        _legacy_whitelist(core, session)
+    elif name == "analyzed_df":
+        _legacy_frames(core, session, data)
+    else:
+        session.tell({"type": "exception", "data": f"Invalid request type: {name[:64]}"})
+
+
+def _legacy_subscribe(core: Core, session: Session, data: Any) -> None:
+    """Replaces the set; an empty list or null keeps it; a string is ignored; unknown topics are skipped (§15.7)."""
+    if data is not None and not isinstance(data, list | str):
+        raise NotAMessage("subscribe: expected a list of topics")
+    bot = session.principal.legacy_bot
+    if not isinstance(data, list) or bot is None:
+        return
+    topics = frozenset(t for t in data if isinstance(t, str)) - HUB_TOPICS
+    if not topics & TOPICS:
+        return
+    item = Item(topics=topics, bots=frozenset({bot}))
+    core.subscribe(session, Subscription((item,), session.principal.reads), snapshots=False)
+
+
+def _legacy_whitelist(core: Core, session: Session) -> None:
+    cell = core.values.get(StateKey(session.principal.legacy_bot or "", "whitelist", None))
+    if cell is None:
+        session.tell({"type": "whitelist", "data": []})
+    else:
+        session.tell_frame(cell.frame(Wire.FREQTRADE))
+
+
+def _legacy_frames(core: Core, session: Session, data: Any) -> None:
+    limit, pair = _legacy_arguments(data)
+    bot = session.principal.legacy_bot or ""
+    cells = {
+        key.key: cell for key, cell in core.cells.items() if key.bot == bot and isinstance(key.key, FrameKey)
+    }
+    if pair is not None:
+        keys = [key for key in cells if key.pair == pair]
+        if not keys:
+            core.request_frame(session, FrameRequest(pair, None, limit))
+    else:
+        whitelist = core.values.get(StateKey(bot, "whitelist", None))
+        pairs = set(whitelist.data) if whitelist is not None else {key.pair for key in cells}
+        keys = [key for key in cells if key.pair in pairs]
+    for key in keys:
+        if not _held_back(session, key, cells[key], asked_alone=pair is not None):
+            core.request_frame(session, FrameRequest(key.pair, key, limit))
+
+
+def _legacy_arguments(data: Any) -> tuple[int | None, str | None]:
+    """(limit, pair): no limit asks for 1500 rows, 0 or no data at all for all; above 1500 is cut to it."""
+    if data is None or data == "":
+        return None, None
+    if not isinstance(data, Mapping):
+        raise NotAMessage("analyzed_df: expected {limit, pair}")
+    limit, pair = data.get("limit", LEGACY_MAX_ROWS), data.get("pair")
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise NotAMessage("analyzed_df.limit: expected a whole number")
+    if pair is not None and not isinstance(pair, str):
+        raise NotAMessage("analyzed_df.pair: expected a pair or null")
+    # freqtrade slices with a negative limit; nobody can want that, so it counts as no limit.
+    return (None if limit <= 0 else min(limit, LEGACY_MAX_ROWS)), pair
+
+
+def _held_back(session: Session, key: FrameKey, cell: FrameCell, *, asked_alone: bool) -> bool:
+    """freqtrade's consumer asks for ever for a pair with fewer than 100 candles: answer it at most once per candle then."""
+    if not asked_alone or cell.store.n >= LEGACY_YOUNG_ROWS:
+        return False
+    last = cell.store.last_ms or 0
+    asked, answered = session.young.get(key, (0, -1))
+    session.young[key] = (asked + 1, last)
+    return asked >= 2 and answered == last

@@ -1,0 +1,162 @@
+"""Sessions, the groups they share, and the cursors that say what is still owed to whom."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from hub.core.entry import Entry
+from hub.core.state import StateKey
+from hub.protocol.codec import CODECS, Wire, frame
+from hub.protocol.messages import FrameKey
+from hub.protocol.principal import Principal
+from hub.protocol.subscription import Projection, Subscription
+
+__all__ = ["Cursor", "FrameRequest", "Group", "Session"]
+
+Stream = tuple[str, str]
+
+
+class Cursor:
+    """What is still owed.
+
+    ledger: the next offset to send. events: the next number of each ring (1 where it is not named). events_seen: how many
+    events the hub had when this cursor was last level with all of them (saves looking at every ring). due: state keys that
+    changed and the revision the receiver holds (None: it needs a snapshot), in the order of sending. sending: a snapshot
+    under way, as (key, its revision, the parts to come).
+    """
+
+    __slots__ = ("due", "events", "events_seen", "ledger", "sending")
+
+    def __init__(self, ledger: int) -> None:
+        self.ledger = ledger
+        self.events: dict[Stream, int] = {}
+        self.events_seen = -1
+        self.due: dict[StateKey, int | None] = {}
+        self.sending: tuple[StateKey, int, Iterator[bytes]] | None = None
+
+    def copy(self) -> Cursor:
+        """A cursor at the same place. A snapshot under way is begun again: an iterator cannot be shared."""
+        twin = Cursor(self.ledger)
+        twin.events = dict(self.events)
+        twin.events_seen = self.events_seen
+        if self.sending is not None:
+            twin.due[self.sending[0]] = None
+        for key, have in self.due.items():
+            twin.due.setdefault(key, have)
+        return twin
+
+
+class Group:
+    """The sessions of one wire with an equal subscription. `hot` ones are level and share `cursor` and its frames;
+    `stragglers` each have a cursor of their own."""
+
+    __slots__ = ("_projections", "_wants", "cursor", "hot", "stragglers", "subscription", "wire")
+
+    def __init__(self, wire: Wire, subscription: Subscription, cursor: Cursor) -> None:
+        self.wire = wire
+        self.subscription = subscription
+        self.cursor = cursor
+        self.hot: dict[Session, None] = {}
+        self.stragglers: set[Session] = set()
+        self._wants: dict[Stream, bool] = {}
+        self._projections: dict[StateKey, Projection | None] = {}
+
+    def wants(self, stream: Stream) -> bool:
+        """Whether this stream is delivered here; remembered."""
+        wanted = self._wants.get(stream)
+        if wanted is None:
+            wanted = self._wants[stream] = self.subscription.wants(*stream)
+        return wanted
+
+    def projection(self, key: StateKey) -> Projection | None:
+        """The part of this state key that is delivered here, None for nothing; remembered."""
+        try:
+            return self._projections[key]
+        except KeyError:
+            frame_key = key.key if isinstance(key.key, FrameKey) else None
+            found = self._projections[key] = self.subscription.projection(key.bot, key.topic, frame_key)
+            return found
+
+
+class FrameRequest:
+    """A freqtrade client's `analyzed_df` request for one pair: the newest `limit` rows (None: all)."""
+
+    __slots__ = ("key", "limit", "pair")
+
+    def __init__(self, pair: str, key: FrameKey | None, limit: int | None) -> None:
+        self.pair = pair
+        self.key = key
+        self.limit = limit
+
+
+class Session:
+    """One authenticated connection's state in core. `cursor` is None while it is hot (or has no subscription)."""
+
+    __slots__ = (
+        "client",
+        "closing",
+        "control",
+        "control_bytes",
+        "cursor",
+        "dropped",
+        "group",
+        "id",
+        "lagging_told",
+        "max_message",
+        "merged",
+        "page",
+        "principal",
+        "progress_at",
+        "reading",
+        "requests",
+        "schemas",
+        "sent_at",
+        "unanswered",
+        "wire",
+        "young",
+    )
+
+    def __init__(self, session_id: str, principal: Principal, wire: Wire, client: str, now: float) -> None:
+        self.id = session_id
+        self.principal = principal
+        self.wire = wire
+        self.client = client
+        self.max_message = 1 << 20
+        self.group: Group | None = None
+        self.cursor: Cursor | None = None
+        self.control: deque[bytes] = deque()
+        self.control_bytes = 0
+        self.requests: deque[FrameRequest] = deque()
+        self.page: deque[Entry] = deque()
+        self.reading = False
+        self.schemas: set[str] = set()
+        self.dropped: dict[str, int] = {}
+        self.merged = 0
+        self.unanswered = 0
+        self.progress_at = now
+        self.sent_at = now
+        self.lagging_told = False
+        self.closing: tuple[int, str] | None = None
+        self.young: dict[FrameKey, tuple[int, int]] = {}
+
+    @property
+    def hot(self) -> bool:
+        """Whether it shares its group's cursor."""
+        return self.group is not None and self.cursor is None
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Queue a frame for this session alone: a reply or a notice."""
+        codec = CODECS[self.wire]
+        self.tell_frame(frame(codec.encode(message), text=codec.text))
+
+    def tell_frame(self, prepared: bytes) -> None:
+        """Queue a prepared frame for this session alone."""
+        self.control.append(prepared)
+        self.control_bytes += len(prepared)
+
+    def close(self, code: int, reason: str) -> None:
+        """Decide that it ends; the node acts on it. The first decision stands."""
+        if self.closing is None:
+            self.closing = (int(code), reason)

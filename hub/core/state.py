@@ -1,0 +1,275 @@
+"""State topics: the newest value, or the rows, of each key, with revisions.
+
+A cell holds one key of one bot's topic. Its revision counts 1, 2, 3 … and changes only with its value. `rev: [epoch, have, n]`
+on the wire claims: whoever holds the key at `have` or later and applies this message holds revision n.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from hub.frames import freqtrade, v2
+from hub.frames.columns import Columns, Schema
+from hub.frames.store import CandleStore, Change
+from hub.protocol.codec import CODECS, Wire, encode_body, frame
+from hub.protocol.messages import FrameKey
+from hub.protocol.subscription import Projection
+
+__all__ = ["Cell", "FrameCache", "FrameCell", "StateKey", "ValueCell", "iso_utc"]
+
+LEGACY_LIMIT_BYTES = 8 * 1024 * 1024 - 65536
+"""freqtrade closes with 1009 above its message_size_limit, 8 MiB by default."""
+
+LEGACY_WHOLE_ROWS = 100
+"""freqtrade's consumer replaces its frame by any message of at least so many rows, and merges smaller ones."""
+
+LEGACY_MAX_ROWS = 1500
+PART_BYTES = 256 * 1024
+_OVERHEAD_BYTES = 600
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class StateKey(NamedTuple):
+    """(bot, topic, key); `key` is None for whitelist, (timeframe,) for hub.candle_complete."""
+
+    bot: str
+    topic: str
+    key: FrameKey | str | None
+
+
+class FrameCache:
+    """Encoded frames and projected windows of state keys, least recently used first out.
+
+    Invariant: bytes <= limit unless one item alone is larger.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+        self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: Hashable) -> Any:
+        """The item, or None."""
+        found = self._items.get(key)
+        if found is None:
+            return None
+        self._items.move_to_end(key)
+        return found[0]
+
+    def put(self, key: Hashable, item: Any, size: int) -> None:
+        """Keep an item of `size` bytes; the least recently used leave."""
+        if key in self._items:
+            self.bytes -= self._items.pop(key)[1]
+        self._items[key] = (item, size)
+        self.bytes += size
+        while self.bytes > self.limit_bytes and len(self._items) > 1:
+            self.bytes -= self._items.popitem(last=False)[1][1]
+
+
+class Cell:
+    """What every state key has: its revision and the time of its last change (ms)."""
+
+    def __init__(self, state_key: StateKey, rev_epoch: str) -> None:
+        self.state_key = state_key
+        self.rev_epoch = rev_epoch
+        self.n = 0
+        self.ts = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the value takes, in bytes."""
+        raise NotImplementedError
+
+    def _header(self, have: int) -> dict[str, Any]:
+        key = self.state_key.key
+        wire_key = [] if key is None else [key] if isinstance(key, str) else list(_fields(key))
+        return {
+            "bot": self.state_key.bot,
+            "ts": self.ts,
+            "key": wire_key,
+            "rev": [self.rev_epoch, have, self.n],
+        }
+
+
+def _fields(key: FrameKey) -> tuple[str, str, str]:
+    return (key.pair, key.timeframe, key.candle_type)
+
+
+class ValueCell(Cell):
+    """A key whose newest value is all of it: whitelist, new_candle, hub.candle_complete."""
+
+    def __init__(self, state_key: StateKey, rev_epoch: str) -> None:
+        super().__init__(state_key, rev_epoch)
+        self.data: Any = None
+        self._body = b""
+        self._frames: dict[Wire, bytes] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return _OVERHEAD_BYTES + len(self._body) * 4
+
+    def set(self, data: Any, ts: int) -> None:
+        """Replace the value."""
+        self._body = encode_body(data)
+        self.data = data
+        self.ts = ts
+        self.n += 1
+        self._frames = {}
+
+    def frame(self, wire: Wire) -> bytes:
+        """The value as one websocket frame; made once per revision and wire."""
+        prepared: bytes | None = self._frames.get(wire)
+        if prepared is None:
+            codec = CODECS[wire]
+            header = self._header(0)
+            if self.state_key.topic.startswith("hub."):
+                del header["key"], header["rev"]
+            prepared = frame(
+                codec.broadcast(self.state_key.topic, self.data, header, self._body), text=codec.text
+            )
+            self._frames[wire] = prepared
+        return prepared
+
+
+class FrameCell(Cell):
+    """A dataframe key: a candle store, and its encodings per wire and projection for the current revision."""
+
+    def __init__(self, state_key: StateKey, rev_epoch: str, *, capacity: int, cache: FrameCache) -> None:
+        super().__init__(state_key, rev_epoch)
+        assert isinstance(state_key.key, FrameKey)
+        self.store = CandleStore(state_key.key.timeframe, capacity=capacity)
+        self.la_ms = 0
+        self._cache = cache
+
+    @property
+    def nbytes(self) -> int:
+        return _OVERHEAD_BYTES + self.store.nbytes
+
+    def apply(self, rows: Columns, *, replace: bool, la_ms: int, ts: int) -> Change:
+        """Upsert rows, or replace the window.
+
+        Raises:
+            BadFrame: nothing changed; the text names the row.
+        """
+        change = self.store.replace(rows) if replace else self.store.upsert(rows)
+        self.la_ms = max(self.la_ms, la_ms)
+        self.ts = ts
+        self.n = change.rev
+        return change
+
+    def needs_snapshot(self, have: int | None) -> bool:
+        """Whether rows alone cannot bring a holder of `have` to the current revision."""
+        return have is None or self.store.changed_since(have) is None
+
+    # --- tradewire.v2
+
+    def rows_frame(self, wire: Wire, projection: Projection, have: int) -> bytes:
+        """The rows that changed after `have`, as one frame. Only when not `needs_snapshot(have)`."""
+        key = (self.state_key, self.n, "rows", wire, projection.columns, have)
+        prepared: bytes | None = self._cache.get(key)
+        if prepared is None:
+            changed = self.store.changed_since(have)
+            assert changed is not None
+            changed = _columns_of(changed, projection)
+            data = {
+                "schema": changed.schema.id,
+                "rows": v2.to_rows(changed, _kind(wire)),
+                "la_ms": self.la_ms,
+            }
+            prepared = self._v2(wire, data, self._header(have))
+            self._cache.put(key, prepared, len(prepared))
+        return prepared
+
+    def schema(self, projection: Projection) -> Schema:
+        """The schema of the projected frame."""
+        return self._window(projection).schema
+
+    def snapshot(self, wire: Wire, projection: Projection, part_bytes: int) -> Iterator[bytes]:
+        """The whole window in parts of whole rows, each encoded when it is asked for (about a millisecond each).
+
+        A change of the cell does not disturb a snapshot under way: it is of the revision at which it began.
+        """
+        window, n, header, la_ms = self._window(projection), self.n, self._header(0), self.la_ms
+        ranges = list(v2.split(window, part_bytes)) or [(0, 0)]
+        for i, (a, b) in enumerate(ranges):
+            key = (self.state_key, n, "part", wire, projection, part_bytes, i)
+            prepared: bytes | None = self._cache.get(key)
+            if prepared is None:
+                rows = window if len(ranges) == 1 else window.slice(a, b)
+                columns = v2.to_columns(rows, _kind(wire))
+                data = {"schema": window.schema.id, "n": rows.n, "cols": columns, "la_ms": la_ms}
+                prepared = self._v2(wire, data, header | {"part": [i + 1, len(ranges)]})
+                self._cache.put(key, prepared, len(prepared))
+            yield prepared
+
+    def _window(self, projection: Projection) -> Columns:
+        key = (self.state_key, self.n, "window", projection)
+        window: Columns | None = self._cache.get(key)
+        if window is None:
+            window = _columns_of(self.store.tail(projection.rows), projection)
+            self._cache.put(key, window, window.nbytes)
+        return window
+
+    def _v2(self, wire: Wire, data: Any, header: dict[str, Any]) -> bytes:
+        codec = CODECS[wire]
+        return frame(codec.broadcast("analyzed_df", data, header), text=codec.text)
+
+    # --- freqtrade's wire
+
+    def legacy_rows(self, have: int | None) -> bytes:
+        """The change since `have` for freqtrade's consumer, as one frame.
+
+        That consumer drops all its rows from the first incoming date on, and replaces its frame by any message of 100 rows
+        or more; so it gets a contiguous tail from the earliest change, or the whole window.
+        """
+        tail = None if have is None else self.store.from_first_changed(have)
+        if tail is None or tail.n >= LEGACY_WHOLE_ROWS:
+            return self.legacy_tail(LEGACY_MAX_ROWS)
+        return self.legacy_tail(tail.n)
+
+    def legacy_tail(self, limit: int | None) -> bytes:
+        """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit."""
+        count = self.store.n if limit is None else min(limit, self.store.n)
+        key = (self.state_key, self.n, "legacy", count)
+        prepared: bytes | None = self._cache.get(key)
+        if prepared is None:
+            prepared = self._legacy(count)
+            while len(prepared) > LEGACY_LIMIT_BYTES and count > LEGACY_WHOLE_ROWS:
+                count = max(
+                    LEGACY_WHOLE_ROWS, min(count - 1, int(count * LEGACY_LIMIT_BYTES / len(prepared) * 0.97))
+                )
+                prepared = self._legacy(count)
+            self._cache.put(key, prepared, len(prepared))
+        return prepared
+
+    def _legacy(self, count: int) -> bytes:
+        key = self.state_key.key
+        assert isinstance(key, FrameKey)
+        text = freqtrade.encode_split(self.store.tail(count), start=self.store.n - count)
+        return legacy_frame(key, text, self.la_ms)
+
+
+def legacy_frame(key: FrameKey, split: str, la_ms: int) -> bytes:
+    """An analyzed_df of freqtrade's wire around an encoded frame."""
+    data = {
+        "key": list(_fields(key)),
+        "df": {"__type__": "dataframe", "__value__": split},
+        "la": iso_utc(la_ms),
+    }
+    return frame(CODECS[Wire.FREQTRADE].broadcast("analyzed_df", data, {}), text=True)
+
+
+def iso_utc(ms: int) -> str:
+    """A time in ms since 1970 UTC as RFC 3339 with +00:00, as freqtrade writes it."""
+    return (_EPOCH + timedelta(milliseconds=ms)).isoformat()
+
+
+def _columns_of(columns: Columns, projection: Projection) -> Columns:
+    return columns if projection.columns is None else columns.select(projection.columns)
+
+
+def _kind(wire: Wire) -> Literal["json", "msgpack"]:
+    return "msgpack" if wire is Wire.MSGPACK else "json"

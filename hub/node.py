@@ -1,0 +1,589 @@
+"""The asyncio driver of one node: core, log and clock; owner of every task; it decides nothing that core can decide.
+
+Bytes enter through `receive` and `publish`; a ledger message waits in `_appends` for the committer, everything else in core;
+a slow client is closed where `_act` sees core's decision. Tasks: the committer (batches appends into the log), the ticker, and
+one short read task for each session that reads the log. Everything runs on one loop; other threads come in through `hub.server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hub.core import notices, requests
+from hub.core.engine import Core, CoreLimits
+from hub.core.entry import Entry
+from hub.core.intake import FramePublish, Intake, LogPublish, Publish, ValuePublish
+from hub.core.ledger import Append, Appended, Log, Read
+from hub.core.session import Group, Session
+from hub.core.state import StateKey
+from hub.protocol.close_codes import CloseCode
+from hub.protocol.codec import Wire
+from hub.protocol.envelope import reply, reply_error
+from hub.protocol.errors import (
+    Draining,
+    HandshakeRefused,
+    NotAMessage,
+    NotDurable,
+    ProtocolError,
+    RequestError,
+)
+from hub.protocol.principal import Principal
+
+__all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
+
+VERSION = "0.1.0"
+FLUSH_BYTES = 256 * 1024
+PULL_BYTES = 64 * 1024
+SLICE_SESSIONS = 2000
+TICK_S = 1.0
+READY_LAG_S = 5.0
+logger = logging.getLogger("tradewire.node")
+
+
+class OutletListener(Protocol):
+    """What an outlet tells."""
+
+    def on_writable(self) -> None:
+        """The transport accepts again."""
+
+    def on_lost(self) -> None:
+        """The transport is gone."""
+
+
+class Outlet(Protocol):
+    """The writing side of one connection. All methods are synchronous and never block."""
+
+    def write(self, data: bytes) -> bool:
+        """Write whole websocket frames; False when the transport is now above its high water mark."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the transport accepts more."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes in the transport's buffer."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a Close frame behind what was written; idempotent; nothing is written afterwards."""
+
+    def set_listener(self, listener: OutletListener) -> None:
+        """Who is told of `on_writable` and `on_lost`."""
+
+
+class Clock(Protocol):
+    """Time, given so that tests can give another."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLimits:
+    """The bounds of a node; the message limits are announced in hub.welcome."""
+
+    connections: int = 10_000
+    message: int = 1 << 20
+    items: int = 256
+    keys: int = 10_000
+    in_flight: int = 64
+    publish_in_flight: int = 256
+    requests_per_s: int = 50
+    control_bytes: int = 1 << 20
+    dedupe_ms: int = 86_400_000
+    heartbeat_ms: int = 20_000
+    pong_timeout_ms: int = 10_000
+    core: CoreLimits = field(default_factory=CoreLimits)
+
+    def announced(self) -> dict[str, int]:
+        """`limits` of hub.welcome."""
+        return {
+            "message": self.message,
+            "items": self.items,
+            "keys": self.keys,
+            "in_flight": self.in_flight,
+            "publish_in_flight": self.publish_in_flight,
+            "dedupe_ms": self.dedupe_ms,
+            "requests_per_s": self.requests_per_s,
+        }
+
+
+class _Connection:
+    """A session with its outlet; listens to the outlet for the node."""
+
+    __slots__ = ("driving", "node", "outlet", "readable", "session")
+
+    def __init__(self, node: Node, session: Session, outlet: Outlet) -> None:
+        self.node = node
+        self.session = session
+        self.outlet = outlet
+        self.driving = False
+        self.readable = asyncio.Event()
+        self.readable.set()
+
+    def on_writable(self) -> None:
+        self.node._drive_soon(self)
+
+    def on_lost(self) -> None:
+        self.node.disconnect(self.session)
+
+
+Ack = Mapping[str, Any]
+Done = Callable[[Ack | RequestError], None]
+
+
+class Node:
+    """One hub process. Create it on the loop that will run it; `start` before use, `drain` then `stop` at the end."""
+
+    def __init__(
+        self, log: Log, limits: NodeLimits | None = None, *, clock: Clock | None = None, name: str = "n1"
+    ) -> None:
+        self.limits = limits or NodeLimits()
+        self.clock: Clock = clock or SystemClock()
+        self.name = name
+        self.log = log
+        self.intake = Intake(self.limits.dedupe_ms)
+        self.core: Core
+        self.draining = False
+        self.last_ms: dict[str, int] = {}
+        self.states: dict[str, str] = {}
+        self._connections: dict[str, _Connection] = {}
+        self._appends: deque[Append] = deque()
+        self._wake_committer = asyncio.Event()
+        self._flush_scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticked_at = 0.0
+        self._committer: asyncio.Task[None] | None = None
+        self._drain_deadline = 0.0
+
+    # --- life
+
+    async def start(self) -> None:
+        """Open the log and start the node's tasks."""
+        state = await self.log.open()
+        self.core = Core(state, secrets.token_hex(4), self.limits.core)
+        self._ticked_at = self.clock.monotonic()
+        self._committer = self._own(self._commit_forever(), "committer")
+        self._own(self._tick_forever(), "ticker")
+
+    def _own(self, coroutine: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine, name=f"tradewire-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
+
+    async def drain(self, deadline_s: float, *, reconnect_after_ms: int = 1000) -> None:
+        """Refuse intake, tell every session, commit what was accepted, deliver until the deadline, close with 1012."""
+        self.draining = True
+        end = self.clock.monotonic() + deadline_s
+        for connection in self._connections.values():
+            if connection.session.wire is not Wire.FREQTRADE:
+                data = {"reconnect_after_ms": reconnect_after_ms, "deadline_ms": int(deadline_s * 1000)}
+                connection.session.tell({"type": "hub.drain", "data": data})
+            self._drive_soon(connection)
+        while self.clock.monotonic() < end and self._owes_anything():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections.values()):
+            connection.outlet.close(CloseCode.SERVICE_RESTART, f"retry_after_ms={reconnect_after_ms}")
+
+    def _owes_anything(self) -> bool:
+        if self._appends or self.core.pending_bytes or self.core.dirty:
+            return True
+        return any(
+            (not c.session.hot and c.session.group) or c.outlet.unsent_bytes
+            for c in self._connections.values()
+        )
+
+    async def stop(self) -> None:
+        """End the tasks and close the log. Idempotent."""
+        self.draining = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._connections.values()):
+            connection.outlet.close(CloseCode.SERVICE_RESTART, "retry_after_ms=1000")
+        await self.log.close()
+
+    # --- sessions
+
+    def admit(self, principal: Principal) -> None:
+        """Whether one more connection may come.
+
+        Raises:
+            HandshakeRefused: 503 with Retry-After, when full or draining.
+        """
+        if self.draining:
+            raise HandshakeRefused(503, "the hub is draining", retry_after=2)
+        if len(self._connections) >= self.limits.connections:
+            raise HandshakeRefused(503, "the hub is full", retry_after=10)
+
+    def connect(self, principal: Principal, wire: Wire, outlet: Outlet, *, client: str) -> Session:
+        """A connection is up: its session begins. v2 clients are welcomed at once."""
+        session = Session(secrets.token_hex(8), principal, wire, client, self.clock.monotonic())
+        connection = self._connections[session.id] = _Connection(self, session, outlet)
+        self.core.connect(session)
+        outlet.set_listener(connection)
+        if wire is not Wire.FREQTRADE:
+            session.tell(self._welcome(session))
+            self._drive(connection)
+        return session
+
+    def _welcome(self, session: Session) -> dict[str, Any]:
+        return notices.welcome(
+            session,
+            version=VERSION,
+            node=self.name,
+            now_ms=self.clock.now_ms(),
+            epoch=self.core.epoch,
+            floor=self.core.floor,
+            head=self.core.tail.next - 1,
+            heartbeat_ms=self.limits.heartbeat_ms,
+            limits=self.limits.announced(),
+        )
+
+    def disconnect(self, session: Session) -> None:
+        """A connection is gone. Idempotent."""
+        connection = self._connections.pop(session.id, None)
+        if connection is not None:
+            connection.readable.set()
+            self.core.disconnect(session)
+
+    def receive(self, session: Session, message: Mapping[str, Any]) -> None:
+        """One decoded message of a client. Replies by itself; a breach of the protocol closes the connection."""
+        connection = self._connections.get(session.id)
+        if connection is None or session.closing is not None:
+            return
+        try:
+            if message["type"] == "publish" and session.wire is not Wire.FREQTRADE:
+                self._receive_publish(connection, message)
+            else:
+                requests.respond(self.core, session, message, self.clock.now_ms(), self.limits.announced())
+        except ProtocolError as error:
+            session.close(error.close_code, str(error))
+        self._drive(connection)
+
+    async def readable(self, session: Session) -> None:
+        """Wait until this session has room for another request: its publishes in flight and its unread replies are bounded."""
+        connection = self._connections.get(session.id)
+        if connection is not None:
+            await connection.readable.wait()
+
+    def _bound_reading(self, connection: _Connection) -> None:
+        session = connection.session
+        full = (
+            session.unanswered >= self.limits.publish_in_flight
+            or session.control_bytes > self.limits.control_bytes
+        )
+        if full:
+            connection.readable.clear()
+        else:
+            connection.readable.set()
+
+    # --- publishing
+
+    def _receive_publish(self, connection: _Connection, message: Mapping[str, Any]) -> None:
+        session = connection.session
+        number = requests.request_id(message)
+        if number is None:
+            raise NotAMessage("publish: expected an id")
+        data = message.get("data")
+        batch = data.get("items") if isinstance(data, Mapping) and "items" in data else None
+        items = batch if isinstance(batch, list) else [data]
+        results: list[Any] = [None] * len(items)
+        left = len(items)
+        session.unanswered += 1
+
+        def done(i: int, result: Ack | RequestError) -> None:
+            nonlocal left
+            results[i] = result
+            left -= 1
+            if left == 0:
+                self._answer_publish(connection, number, results, batch is not None)
+
+        if len(items) > self.limits.items:
+            error = RequestError(f"items: expected at most {self.limits.items}, got {len(items)}")
+            left, items, results, batch = 1, [None], [None], None
+            done(0, error)
+            return
+        if not items:
+            self._answer_publish(connection, number, [], True)
+        for i, item in enumerate(items):
+            self.publish(session.principal, item, session.wire, functools.partial(done, i))
+
+    def _answer_publish(self, connection: _Connection, number: int, results: list[Any], batch: bool) -> None:
+        session = connection.session
+        session.unanswered -= 1
+        answers = [{"error": r.as_data()} if isinstance(r, RequestError) else r for r in results]
+        if batch:
+            session.tell(reply(number, answers))
+        elif isinstance(results[0], RequestError):
+            session.tell(reply_error(number, results[0].as_data()))
+        else:
+            session.tell(reply(number, answers[0]))
+        self._drive_soon(connection)
+
+    def publish(self, principal: Principal, item: Any, wire: Wire, done: Done) -> None:
+        """Publish one item as decoded from `wire`; `done` is called once, with the ack or the refusal.
+
+        It is called at once for all but ledger messages, for those once the log has committed.
+        """
+        try:
+            if self.draining:
+                raise Draining("the hub is draining", retry_after_ms=2000)
+            publish = self.intake.parse(principal, item, wire, self.clock.now_ms())
+        except RequestError as error:
+            self.core.counters["refused"] += 1
+            done(error)
+            return
+        self.publish_checked(publish, done)
+
+    def publish_checked(self, publish: Publish, done: Done) -> None:
+        """Publish what the intake has checked."""
+        now = self.clock.monotonic()
+        try:
+            if isinstance(publish, LogPublish) and publish.ledger:
+                self._appends.append(self.core.accept(publish.entry, done))
+                self._wake_committer.set()
+                self._seen(publish.entry.bot)
+                return
+            ack = self._publish_now(publish, now)
+        except RequestError as error:
+            self.core.counters["refused"] += 1
+            done(error)
+            return
+        self._flush_soon()
+        done(ack)
+
+    def _publish_now(self, publish: Publish, now: float) -> Ack:
+        if isinstance(publish, LogPublish):
+            self.core.publish_event(publish.entry)
+            self._seen(publish.entry.bot)
+            self._note_state(publish.entry)
+            return {}
+        self._seen(publish.bot)
+        if isinstance(publish, ValuePublish):
+            return {
+                "rev": self.core.publish_value(
+                    publish.bot, publish.topic, publish.key, publish.data, publish.ts
+                )
+            }
+        assert isinstance(publish, FramePublish)
+        rev = self.core.publish_frame(
+            publish.bot,
+            publish.key,
+            publish.rows,
+            replace=publish.replace,
+            la_ms=publish.la_ms,
+            ts=publish.ts,
+            now=now,
+        )
+        return {"rev": rev}
+
+    def _seen(self, bot: str) -> None:
+        self.last_ms[bot] = self.clock.now_ms()
+
+    def _note_state(self, entry: Entry) -> None:
+        if entry.topic == "status" and isinstance(entry.data, Mapping):
+            self.states[entry.bot] = str(entry.data.get("status", ""))[:64]
+
+    async def publish_and_wait(self, principal: Principal, item: Any, wire: Wire = Wire.JSON) -> Ack:
+        """Publish and wait for the ack; on cancellation the message may still be stored.
+
+        Raises:
+            RequestError: it was refused.
+        """
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self.publish(principal, item, wire, lambda result: _settle(future, result))
+        return await future
+
+    async def _commit_forever(self) -> None:
+        while True:
+            await self._wake_committer.wait()
+            self._wake_committer.clear()
+            batch = list(self._appends)
+            self._appends.clear()
+            if batch:
+                await self._commit(batch)
+
+    async def _commit(self, batch: list[Append]) -> None:
+        try:
+            results = await self.log.append(batch)
+        except Exception:
+            logger.exception("the log failed; %d messages are not acknowledged", len(batch))
+            refused = NotDurable("the log could not store the message", retry_after_ms=1000)
+            results = [Appended(append, refused=refused) for append in batch]
+        self.core.committed(results)
+        self._flush_soon()
+        for result in results:
+            done: Any = result.append.token
+            if result.refused is not None:
+                done(result.refused)
+            else:
+                done({"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate})
+
+    # --- delivery
+
+    def _flush_soon(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        dirty, self.core.dirty = self.core.dirty, set()
+        for group in dirty:
+            self._flush_group(group)
+        if self.core.dirty:
+            self._flush_soon()
+
+    def _flush_group(self, group: Group) -> None:
+        before = set(group.stragglers) if group.stragglers else set()
+        frames, more = self.core.collect(group, FLUSH_BYTES)
+        if frames:
+            self._write_hot(group, frames[0] if len(frames) == 1 else b"".join(frames))
+        if more:
+            self.core.dirty.add(group)
+        for session in group.stragglers - before:
+            self._drive_soon(self._connections[session.id])
+
+    def _write_hot(self, group: Group, data: bytes) -> None:
+        now = self.clock.monotonic()
+        full: list[Session] = []
+        connections = self._connections
+        for session in list(group.hot):
+            session.sent_at = now
+            if not connections[session.id].outlet.write(data):
+                full.append(session)
+        for session in full:
+            self.core.fall_behind(session)
+
+    def _drive_soon(self, connection: _Connection) -> None:
+        if not connection.driving:
+            connection.driving = True
+            asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+
+    def _drive_scheduled(self, connection: _Connection) -> None:
+        connection.driving = False
+        self._drive(connection)
+
+    def _drive(self, connection: _Connection) -> None:
+        """Send a session what is owed to it alone, as far as its transport takes it, a slice a turn."""
+        session, outlet = connection.session, connection.outlet
+        if session.id not in self._connections:
+            return
+        if outlet.writable:
+            pulled = self.core.pull(session, PULL_BYTES, self.clock.monotonic())
+            if pulled.frames:
+                outlet.write(b"".join(pulled.frames))
+            if pulled.read is not None:
+                self._own(self._read(connection, pulled.read), "read")
+            elif not pulled.level and not session.reading and outlet.writable and session.closing is None:
+                self._drive_soon(connection)
+        elif session.hot and session.control:
+            self.core.fall_behind(session)
+        self._bound_reading(connection)
+        self._act(connection)
+
+    def _act(self, connection: _Connection) -> None:
+        closing = connection.session.closing
+        if closing is not None:
+            connection.outlet.close(*closing)
+
+    async def _read(self, connection: _Connection, read: Read) -> None:
+        page = await self.log.read(read)
+        self.core.loaded(connection.session, page)
+        self._drive(connection)
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._ticked_at = self.clock.monotonic()
+            touched = self.core.tick(self._ticked_at, self.clock.now_ms(), self.limits.heartbeat_ms / 1000)
+            if self.core.dirty:
+                self._flush_soon()
+            for session in touched:
+                connection = self._connections.get(session.id)
+                if connection is not None:
+                    self._drive_soon(connection)
+
+    # --- what REST asks
+
+    def alive(self) -> bool:
+        """Whether the loop turns: the ticker ran within the last 5 s."""
+        return self.clock.monotonic() - self._ticked_at < READY_LAG_S
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it takes clients and publishes, and why not."""
+        committer = self._committer is not None and not self._committer.done()
+        checks = {"ledger": committer, "loop": self.alive(), "not_draining": not self.draining}
+        return all(checks.values()), checks
+
+    def whitelist(self, bot: str) -> list[str] | None:
+        """The bot's whitelist, or None when it never published one."""
+        cell = self.core.values.get(StateKey(bot, "whitelist", None))
+        return None if cell is None else list(cell.data)
+
+    def last_message_ms(self, bot: str) -> int | None:
+        """When the bot last published anything."""
+        return self.last_ms.get(bot)
+
+    def state(self, bot: str) -> str | None:
+        """The bot's last `status`."""
+        return self.states.get(bot)
+
+    def timeframe(self, bot: str) -> str | None:
+        """The timeframe of the bot's frames, the first that it published."""
+        return next(
+            (k.key.timeframe for k in self.core.cells if k.bot == bot and not isinstance(k.key, str | None)),
+            None,
+        )
+
+    def statistics(self) -> dict[str, Any]:
+        """Every buffer with its bound, and what went through."""
+        return {
+            "core": self.core.statistics(),
+            "log": self.log.statistics(),
+            "node": {
+                "connections": len(self._connections),
+                "connections_limit": self.limits.connections,
+                "unsent_bytes": sum(c.outlet.unsent_bytes for c in self._connections.values()),
+                "appends_waiting": len(self._appends),
+                "tasks": len(self._tasks),
+            },
+        }
+
+
+def _settle(future: asyncio.Future[Ack], result: Ack | RequestError) -> None:
+    if future.done():
+        return
+    if isinstance(result, RequestError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
