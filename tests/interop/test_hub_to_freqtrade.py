@@ -170,20 +170,22 @@ def test_freqtrade_recovers_from_a_hub_that_dies_or_drains(directory: Path, endi
     with ApiServerProbe(directory / "server", token=UPSTREAM_TOKEN) as server:
         server.do("whitelist", pairs=[BTC])
         server.do("analyzed", pair=BTC, frame=dump(first(200)), candles=0)
-        with relaying_hub(directory, {"maker": server}) as hub:
-            with ConsumerProbe(directory / "emc", port=hub.port, token=TOKEN) as freqtrade:
-                freqtrade.frame(BTC, ends_at(first(200)))
-                getattr(hub, ending)()
-                server.do("whitelist", pairs=[BTC, ETH])
-                server.do("analyzed", pair=BTC, frame=dump(first(230)), candles=1)
-                time.sleep(3)
-                hub.start()
-                freqtrade.pairs([BTC, ETH], 60)
-                freqtrade.frame(BTC, ends_at(first(230)), 60)
-                server.do("analyzed", pair=BTC, frame=dump(first(231)), candles=1)
-                received = freqtrade.frame(BTC, ends_at(first(231)))
-                assert_same_as_direct(directory, server, received)
-                assert freqtrade.connects() <= 5, "a hub that is away is not hammered"
+        with (
+            relaying_hub(directory, {"maker": server}) as hub,
+            ConsumerProbe(directory / "emc", port=hub.port, token=TOKEN) as freqtrade,
+        ):
+            freqtrade.frame(BTC, ends_at(first(200)))
+            getattr(hub, ending)()
+            server.do("whitelist", pairs=[BTC, ETH])
+            server.do("analyzed", pair=BTC, frame=dump(first(230)), candles=1)
+            time.sleep(3)
+            hub.start()
+            freqtrade.pairs([BTC, ETH], 60)
+            freqtrade.frame(BTC, ends_at(first(230)), 60)
+            server.do("analyzed", pair=BTC, frame=dump(first(231)), candles=1)
+            received = freqtrade.frame(BTC, ends_at(first(231)))
+            assert_same_as_direct(directory, server, received)
+            assert freqtrade.connects() <= 5, "a hub that is away is not hammered"
 
 
 def test_frames_through_the_relay_are_the_ones_freqtrade_gets_directly(directory: Path) -> None:
