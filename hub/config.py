@@ -33,6 +33,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import json5
 import msgspec
 
+from hub.protocol.botapi import ShowConfig
 from hub.protocol.errors import BadMessage, ConfigError
 from hub.protocol.messages import check_name
 
@@ -379,14 +380,26 @@ def _refuse_stray_token(name: str, entry: Mapping[str, Any]) -> None:
         raise ConfigError(name, "expected the keys name, token and bot only")
 
 
-def _accept_show_config(name: str, value: Any, _warn: Warn) -> dict[str, dict[str, Any]]:
+def _accept_show_configs(name: str, value: Any, warn: Warn) -> dict[str, dict[str, Any]]:
     if not isinstance(value, Mapping):
-        raise _expected(name, "a map of bots", value)
-    for bot, fields in value.items():
-        _name("bot", name, bot)
-        if not isinstance(fields, Mapping):
-            raise _expected(f"{name}.{bot}", "a map of show_config's fields", fields)
-    return {bot: dict(fields) for bot, fields in value.items()}
+        raise ConfigError(name, f"expected a map of bots, got {_shape(value)}")
+    return {_name("bot", name, bot): _show_config(f"{name}.{bot}", raw, warn) for bot, raw in value.items()}
+
+
+def _show_config(name: str, raw: Any, warn: Warn) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(name, f"expected a map of show_config's fields, got {_shape(raw)}")
+    known = {field.name: field.type for field in msgspec.structs.fields(ShowConfig)}
+    stated = {}
+    for key, value in raw.items():
+        if key not in known:
+            warn(f"{name}.{key}: unknown key, ignored{_did_you_mean(key, known)}")
+            continue
+        try:
+            stated[key] = msgspec.convert(value, known[key])
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{name}.{key}", f"{str(error)[:1].lower()}{str(error)[1:]}") from None
+    return stated
 
 
 FLAG = _Kind(_accept_flag, _read_flag)
@@ -404,7 +417,7 @@ SECRETS = _Kind(_accept_secrets, _read_secrets, secret=True)
 ORIGINS = _Kind(_accept_origins, _read_list)
 BOTS = _Kind(_accept_bots, _read_list)
 TOKENS = _Kind(_accept_tokens, _read_json, secret=True)
-SHOW_CONFIGS = _Kind(_accept_show_config, _read_json)
+SHOW_CONFIGS = _Kind(_accept_show_configs, _read_json)
 COUNT = _whole(1, 10_000_000)
 BYTES = _whole(1024, 2**40)
 MILLISECONDS = _whole(10, 3_600_000)

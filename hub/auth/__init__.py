@@ -1,0 +1,1 @@
+"""Who a client is: tokens, JWTs, the password, and keeping all three out of logs."""

@@ -1,0 +1,1 @@
+"""The bots that REST can ask: the registry and what answers for each."""
