@@ -1,0 +1,134 @@
+"""Opening a PaperBot's database: engine, pragmas, tables, and whose database it is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, StaticPool, create_engine, event, inspect, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from consumer.bot.models import SCHEMA_VERSION, Base, Wallet
+from consumer.bot.settings import PaperSettings
+from consumer.errors import ConfigError, ConsumerError
+
+__all__ = ["DatabaseFailed", "one_line", "open_database", "open_wallet"]
+
+BUSY_TIMEOUT_S = 10.0
+
+
+class DatabaseFailed(ConsumerError):
+    """The database cannot be read or written (disk full, locked, damaged). What was not committed did not happen."""
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn SQLAlchemy's errors, which quote statements and values over several lines, into a DatabaseFailed."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise DatabaseFailed(f"the bot's database: {_reason(error)}") from error
+
+
+def open_database(url: str) -> Engine:
+    """The engine of a PaperBot's database, its tables made when it is empty.
+
+    A commit is on disk when it returns (SQLite: WAL, synchronous=FULL). The URL may hold a password and is never shown.
+
+    Raises:
+        ConfigError: `db_url` is not a URL, its driver is missing, it cannot be opened, or it holds something else.
+    """
+    try:
+        parsed = make_url(url)
+        engine = create_engine(parsed, **_options(parsed))
+        _make_folder(parsed)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError("db_url", f"expected a URL of an installed database: {_reason(error)}") from None
+    except OSError as error:
+        raise ConfigError("db_url", f"cannot be opened: {error.strerror}") from None
+    if parsed.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _pragmas)
+    try:
+        _tables(engine)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise ConfigError("db_url", f"cannot be opened: {_reason(error)}") from None
+    except ConfigError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def open_wallet(session: Session, settings: PaperSettings) -> Wallet:
+    """The wallet of the database, made from the settings when there is none yet.
+
+    Raises:
+        ConfigError: the database is of another schema version, or its wallet of another currency.
+    """
+    wallet = session.scalars(select(Wallet)).first()
+    if wallet is None:
+        wallet = Wallet(
+            id=1,
+            schema_version=SCHEMA_VERSION,
+            instance=secrets.token_hex(6),
+            currency=settings.stake_currency,
+            start=settings.wallet,
+            free=settings.wallet,
+            closed_profit=Decimal(0),
+        )
+        session.add(wallet)
+        session.commit()
+    if wallet.currency != settings.stake_currency:
+        raise ConfigError(
+            "stake_currency",
+            f"expected {wallet.currency!r}, the currency of the wallet in db_url, got {settings.stake_currency!r}",
+        )
+    return wallet
+
+
+def _options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() != "sqlite":
+        return {}
+    connect = {"check_same_thread": False, "timeout": BUSY_TIMEOUT_S}
+    if url.database in (None, "", ":memory:"):
+        # Each connection to a database in memory would otherwise see one of its own.
+        return {"connect_args": connect, "poolclass": StaticPool}
+    return {"connect_args": connect}
+
+
+def _make_folder(url: URL) -> None:
+    if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":", "file:")):
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _pragmas(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _tables(engine: Engine) -> None:
+    present = set(inspect(engine).get_table_names())
+    if not present:
+        Base.metadata.create_all(engine)
+        return
+    if "wallet" not in present:
+        raise ConfigError(
+            "db_url", "expected a PaperBot's database or an empty one, found tables of something else"
+        )
+    # Only this column is read before the version is known to fit.
+    with engine.connect() as connection:
+        version = connection.execute(select(Wallet.schema_version)).scalar()
+    if version is not None and version != SCHEMA_VERSION:
+        raise ConfigError("db_url", f"expected schema version {SCHEMA_VERSION}, the database has {version}")
+    if missing := set(Base.metadata.tables) - present:
+        raise ConfigError("db_url", f"expected a PaperBot's database, table {min(missing)!r} is missing")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -1,0 +1,216 @@
+"""PaperBot: a dry-run bot on a producer's signals, the embedded default LocalBot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from consumer.bot.book import Book, Source, Summary
+from consumer.bot.candles import read_candles
+from consumer.bot.clock import CandleClock, ClockStatistics, ReadyCandle
+from consumer.bot.outbox import Outbox
+from consumer.bot.settings import PaperSettings
+from hub.frames.columns import Columns
+from hub.frames.timeframe import timeframe_ms
+from hub.protocol.envelope import Position
+from hub.protocol.localbot import BotContext, CandleComplete, Delivery
+from hub.protocol.messages import AnalyzedDf, FrameKey, Whitelist
+
+__all__ = ["PaperBot"]
+
+log = logging.getLogger(__name__)
+
+# Candles of one transaction while catching up: the commit, not the rules, is what takes time.
+_BATCH = 64
+_GRACE_S = 5.0
+_PATIENCE_S = 60.0
+
+
+class PaperBot:
+    """Trades the signals of one producing bot with a dry-run wallet, in candle time.
+
+    It follows the first producing bot, timeframe and candle type that arrive, or those of the settings (`settings`), and
+    goes on with the same ones after a restart. It acts on a candle once all pairs of the whitelist are in or known to be
+    missing (`clock`), by freqtrade's rules of a backtest (`rules`, `book`), and publishes entry, entry_fill, exit and
+    exit_fill with freqtrade's fields until they are acknowledged (`outbox`).
+
+    Guarantees: the same rows give the same trades, whatever the speed, batching, lag or number of restarts; a kill at any
+    point neither loses nor repeats a fill. See `clock` for what is beyond that promise.
+    """
+
+    def __init__(self) -> None:
+        self._settings: PaperSettings | None = None
+        self._book: Book | None = None
+        self._outbox: Outbox | None = None
+        self._followed: tuple[str, str] | None = None
+        self._source: Source | None = None
+        self._clock: CandleClock | None = None
+        self._pairs: list[str] | None = None
+        self._ignored: set[str] = set()
+        self._waiting: tuple[int | None, float] = (None, 0.0)
+
+    async def start(self, context: BotContext) -> Position | None:
+        """Open the trades and begin to publish what an earlier run left.
+
+        Returns None: a PaperBot acts on frames only, whose place is its clock's.
+
+        Raises:
+            ConfigError: a setting or the database cannot be used.
+        """
+        data_dir = Path(str(context.config.get("user_data_dir") or "."))
+        self._settings = PaperSettings.from_config(context.config, name=context.name, data_dir=data_dir)
+        self._book = book = await asyncio.to_thread(Book, self._settings)
+        self._resume(book)
+        self._outbox = Outbox(book, context)
+        self._outbox.start()
+        return None
+
+    def handle(self, delivery: Delivery) -> None:
+        """Take in one message and act on every candle whose turn has come. Plain, so it runs in the feed's thread.
+
+        Raises:
+            DatabaseFailed: nothing that was not committed has happened.
+        """
+        message = delivery.message
+        if isinstance(message, Whitelist):
+            if self._follows(delivery):
+                self._pairs = list(message.data)
+                if self._clock is not None:
+                    self._clock.whitelist(self._pairs)
+        elif isinstance(message, AnalyzedDf):
+            if isinstance(message.df, Columns) and self._follows(delivery) and self._keyed(message.key):
+                self._on_rows(message.key.pair, message.df, snapshot=delivery.snapshot)
+        elif isinstance(message, CandleComplete):
+            if self._follows(delivery) and self._clock is not None and self._is_timeframe(message.timeframe):
+                self._clock.complete(message.candle_ms, message.pairs, message.missing)
+        else:
+            return
+        self._advance()
+
+    async def stop(self) -> None:
+        """Publish what is left for a few seconds and close the database."""
+        if self._outbox is not None:
+            await self._outbox.stop(_GRACE_S)
+        if self._book is not None:
+            await asyncio.to_thread(self._book.close)
+
+    def summary(self) -> Summary:
+        """How the bot stands: wallet, open trades, closed profit, outbox. From any thread, between start and stop."""
+        if self._book is None:
+            raise RuntimeError("the bot was not started")
+        return self._book.summary()
+
+    def statistics(self) -> dict[str, Any]:
+        """The clock's figures and whose frames are traded."""
+        clock = self._clock.statistics() if self._clock is not None else ClockStatistics()
+        return {"source": self._source, "clock": clock, "ignored": sorted(self._ignored)}
+
+    def _resume(self, book: Book) -> None:
+        known = [(acted, source) for source, acted in book.sources.items() if self._wanted(source)]
+        if known:
+            acted_ms, source = max(known, key=lambda item: item[0])
+            self._followed = (source.producer, source.bot)
+            self._set_source(source, acted_ms)
+
+    def _wanted(self, source: Source) -> bool:
+        settings = self._config
+        return (
+            settings.producer in (None, source.producer)
+            and settings.bot in (None, source.bot)
+            and settings.timeframe in (None, source.timeframe)
+            and settings.candle_type in (None, source.candle_type)
+        )
+
+    def _follows(self, delivery: Delivery) -> bool:
+        """Whether a message is of the bot that is traded; the first that fits the settings becomes it."""
+        settings = self._config
+        sender = (delivery.producer, delivery.bot)
+        if (
+            self._followed is None
+            and settings.producer in (None, sender[0])
+            and settings.bot in (None, sender[1])
+        ):
+            self._followed = sender
+        if self._followed != sender:
+            self._ignore(
+                f"bot {delivery.bot!r} of producer {delivery.producer!r}", "paper.producer and paper.bot"
+            )
+        return self._followed == sender
+
+    def _keyed(self, key: FrameKey) -> bool:
+        """Whether a frame is of the timeframe and candle type that are traded; the first that fits decides."""
+        settings, source = self._config, self._source
+        if source is None:
+            if settings.timeframe in (None, key.timeframe) and settings.candle_type in (
+                None,
+                key.candle_type,
+            ):
+                assert self._followed is not None
+                self._set_source(Source(*self._followed, key.timeframe, key.candle_type), None)
+                return True
+        elif (source.timeframe, source.candle_type) == (key.timeframe, key.candle_type):
+            return True
+        self._ignore(f"frames of {key.timeframe} {key.candle_type}", "timeframe and paper.candle_type")
+        return False
+
+    def _set_source(self, source: Source, acted_ms: int | None) -> None:
+        settings = self._config
+        self._source = source
+        self._clock = CandleClock(
+            timeframe_ms=timeframe_ms(source.timeframe),
+            acted_ms=acted_ms,
+            start_from=settings.start_from,
+            wait_candles=settings.wait_candles,
+        )
+        if self._pairs is not None:
+            self._clock.whitelist(self._pairs)
+
+    def _is_timeframe(self, timeframe: str) -> bool:
+        return self._source is not None and self._source.timeframe == timeframe
+
+    def _ignore(self, what: str, keys: str) -> None:
+        # Names come from peers: bounded, so that they cannot fill memory or the log.
+        if what not in self._ignored and len(self._ignored) < 100:
+            self._ignored.add(what)
+            log.info("%s is not traded: this bot follows another; %s choose", what, keys)
+
+    def _on_rows(self, pair: str, frame: Columns, *, snapshot: bool) -> None:
+        assert self._clock is not None
+        self._clock.rows(pair, read_candles(frame), snapshot=snapshot)
+
+    def _advance(self) -> None:
+        clock, source = self._clock, self._source
+        if clock is None or source is None:
+            return
+        assert self._book is not None
+        while ready := _take(clock):
+            if self._book.act(ready, source=source, listed=clock.pairs or ()):
+                assert self._outbox is not None
+                self._outbox.wake()
+        self._tell_waiting(clock)
+
+    def _tell_waiting(self, clock: CandleClock) -> None:
+        """Say once per candle that a silent pair holds the others up. Only the log depends on the time of day."""
+        oldest_ms, now = clock.waiting_ms, time.monotonic()
+        if oldest_ms is None or oldest_ms != self._waiting[0]:
+            self._waiting = (oldest_ms, now)
+        elif now - self._waiting[1] > _PATIENCE_S:
+            self._waiting = (oldest_ms, math.inf)
+            silent = ", ".join(clock.statistics().waiting_for) or "the whitelist"
+            log.warning("waiting for %s: other pairs are %d candles ahead", silent, clock.ahead)
+
+    @property
+    def _config(self) -> PaperSettings:
+        assert self._settings is not None, "start comes first"
+        return self._settings
+
+
+def _take(clock: CandleClock) -> list[ReadyCandle]:
+    ready: list[ReadyCandle] = []
+    while len(ready) < _BATCH and (candle := clock.ready()) is not None:
+        ready.append(candle)
+    return ready

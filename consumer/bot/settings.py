@@ -1,0 +1,192 @@
+"""Settings of the PaperBot: freqtrade's own keys, and the section `paper` for what freqtrade does not have.
+
+| key | default | meaning |
+|---|---|---|
+| dry_run_wallet | 1000 | starting balance in the stake currency: a number, or freqtrade's map of currency to number |
+| stake_currency | "USDT" | the currency of wallet and stakes; pairs quoted in another one are never entered |
+| stake_amount | "unlimited" | quote currency per trade; "unlimited" shares the tradable balance among `max_open_trades` |
+| max_open_trades | 3 | -1: no limit (not together with an unlimited stake) |
+| tradable_balance_ratio | 0.99 | the part of the balance that may be in trades |
+| fee | 0.001 | ratio of the value of each order |
+| minimal_roi | {} | {minutes: ratio}: take that profit once the trade is that old; empty: never |
+| stoploss | -0.10 | ratio below the open rate; -1 or lower: practically never |
+| timeframe | the first that arrives | frames of another timeframe are not looked at |
+| bot_name | "bot" | name under which fills are published |
+| exchange.name, fiat_display_currency | "paper", none | only shown in the messages |
+| db_url | sqlite:///<data dir>/<bot_name>.sqlite | SQLAlchemy URL of the trades |
+| paper.start_from | "live" | a fresh database begins behind the first snapshot ("live") or with the oldest row ("earliest") |
+| paper.producer, paper.bot, paper.candle_type | the first that arrives | whose frames are traded |
+| paper.wait_candles | none: wait for ever | give a pair up for a candle once others are this many candles ahead of it |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from consumer.errors import ConfigError
+
+__all__ = ["PaperSettings"]
+
+_UNLIMITED = "unlimited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperSettings:
+    """What a PaperBot runs by. `stake_amount` None is freqtrade's "unlimited", `max_open_trades` None its -1."""
+
+    wallet: Decimal
+    stake_currency: str
+    stake_amount: Decimal | None
+    max_open_trades: int | None
+    tradable_ratio: Decimal
+    fee: Decimal
+    minimal_roi: tuple[tuple[int, Decimal], ...]
+    stoploss: Decimal
+    timeframe: str | None
+    name: str
+    exchange: str
+    fiat_currency: str | None
+    db_url: str
+    start_from: Literal["live", "earliest"]
+    producer: str | None
+    bot: str | None
+    candle_type: str | None
+    wait_candles: int | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, name: str, data_dir: Path) -> PaperSettings:
+        """Read the settings out of a whole configuration; `name` and `data_dir` are the defaults' ingredients.
+
+        Raises:
+            ConfigError: a value that cannot be used; names the key and what was expected.
+        """
+        stake_currency = _text(config, "stake_currency", "USDT")
+        stake = _stake(config)
+        slots = _slots(config)
+        if stake is None and slots is None:
+            raise ConfigError("stake_amount", 'expected a number when max_open_trades is -1, got "unlimited"')
+        paper = _section(config, "paper")
+        return cls(
+            wallet=_wallet(config, stake_currency),
+            stake_currency=stake_currency,
+            stake_amount=stake,
+            max_open_trades=slots,
+            tradable_ratio=_ratio(config, "tradable_balance_ratio", "0.99", low="0", high="1"),
+            fee=_ratio(config, "fee", "0.001", low="0", high="0.5"),
+            minimal_roi=_roi(config),
+            stoploss=_ratio(config, "stoploss", "-0.10", low="-10", high="0"),
+            timeframe=_optional_text(config, "timeframe", ""),
+            name=name,
+            exchange=_text(_section(config, "exchange"), "name", "paper", prefix="exchange.").capitalize(),
+            fiat_currency=_optional_text(config, "fiat_display_currency", ""),
+            db_url=_text(config, "db_url", f"sqlite:///{data_dir / (name + '.sqlite')}"),
+            start_from=_start_from(paper),
+            producer=_optional_text(paper, "producer", "paper."),
+            bot=_optional_text(paper, "bot", "paper."),
+            candle_type=_optional_text(paper, "candle_type", "paper."),
+            wait_candles=_wait_candles(paper),
+        )
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(key, f"expected a map, got {type(value).__name__}")
+    return value
+
+
+def _text(config: Mapping[str, Any], key: str, default: str, *, prefix: str = "") -> str:
+    value = config.get(key, default)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(prefix + key, f"expected a text that is not empty, got {value!r}")
+    return value
+
+
+def _optional_text(config: Mapping[str, Any], key: str, prefix: str) -> str | None:
+    return None if config.get(key) in (None, "") else _text(config, key, "", prefix=prefix)
+
+
+def _number(value: object, key: str, expected: str) -> Decimal:
+    # bool is an int in Python, but `"fee": true` is a mistake.
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ConfigError(key, f"expected {expected}, got {value!r}")
+    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if not number.is_finite():
+        raise ConfigError(key, f"expected {expected}, got {value!r}")
+    return number
+
+
+def _ratio(config: Mapping[str, Any], key: str, default: str, *, low: str, high: str) -> Decimal:
+    expected = f"a number from {low} to {high}"
+    number = _number(config.get(key, Decimal(default)), key, expected)
+    if not Decimal(low) <= number <= Decimal(high):
+        raise ConfigError(key, f"expected {expected}, got {number}")
+    return number
+
+
+def _wallet(config: Mapping[str, Any], currency: str) -> Decimal:
+    value = config.get("dry_run_wallet", 1000)
+    if isinstance(value, Mapping):
+        if currency not in value:
+            raise ConfigError("dry_run_wallet", f"expected an amount of {currency}, the stake currency")
+        value = value[currency]
+    number = _number(value, "dry_run_wallet", "a number above 0 or a map of currency to number")
+    if number <= 0:
+        raise ConfigError("dry_run_wallet", f"expected a number above 0, got {number}")
+    return number
+
+
+def _stake(config: Mapping[str, Any]) -> Decimal | None:
+    value = config.get("stake_amount", _UNLIMITED)
+    if value == _UNLIMITED:
+        return None
+    number = _number(value, "stake_amount", 'a number above 0 or "unlimited"')
+    if number <= 0:
+        raise ConfigError("stake_amount", f'expected a number above 0 or "unlimited", got {number}')
+    return number
+
+
+def _slots(config: Mapping[str, Any]) -> int | None:
+    value = config.get("max_open_trades", 3)
+    # freqtrade writes an unlimited number of slots as -1 or as infinity.
+    if value == -1 or value == float("inf"):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError("max_open_trades", f"expected a whole number from 0 up, or -1, got {value!r}")
+    return value
+
+
+def _roi(config: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
+    table = _section(config, "minimal_roi")
+    steps: dict[int, Decimal] = {}
+    for minutes, ratio in table.items():
+        try:
+            age = int(str(minutes))
+        except ValueError:
+            raise ConfigError("minimal_roi", f"expected whole minutes as keys, got {minutes!r}") from None
+        if age < 0:
+            raise ConfigError("minimal_roi", f"expected minutes from 0 up as keys, got {minutes!r}")
+        steps[age] = _number(ratio, f"minimal_roi.{minutes}", "a number")
+    return tuple(sorted(steps.items()))
+
+
+def _start_from(paper: Mapping[str, Any]) -> Literal["live", "earliest"]:
+    value = paper.get("start_from", "live")
+    if value == "live":
+        return "live"
+    if value == "earliest":
+        return "earliest"
+    raise ConfigError("paper.start_from", f'expected "live" or "earliest", got {value!r}')
+
+
+def _wait_candles(paper: Mapping[str, Any]) -> int | None:
+    value = paper.get("wait_candles")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError("paper.wait_candles", f"expected a whole number from 1 up, got {value!r}")
+    return value

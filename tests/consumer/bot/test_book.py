@@ -1,0 +1,290 @@
+"""consumer.bot.book."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.bot.book import Book, Source
+from consumer.bot.candles import Candle
+from consumer.bot.clock import ReadyCandle
+from consumer.bot.settings import PaperSettings
+from tests.consumer.bot.replay import PAIRS, at
+
+SOURCE = Source("hub", "alpha", "30m", "spot")
+CONFIG = {
+    "dry_run_wallet": 1000,
+    "stake_currency": "USD",
+    "stake_amount": 100,
+    "fee": 0.001,
+    "stoploss": -0.1,
+    "max_open_trades": 2,
+    "tradable_balance_ratio": 1,
+}
+
+
+class Desk:
+    """A book and the index of the next candle."""
+
+    def __init__(self, path: Path, **config: Any) -> None:
+        self._settings = PaperSettings.from_config({**CONFIG, **config}, name="paper", data_dir=path)
+        self.book = Book(self._settings)
+        self.next = 0
+
+    def candle(self, **rows: Candle) -> list[tuple[str, dict[str, Any]]]:
+        """Act on the next candle with rows of BTC, ETH, XRP; returns the messages that came of it."""
+        known = {message.id for message in self.book.outgoing(10_000)}
+        ready = ReadyCandle(at(self.next), [(f"{coin}/USD", row) for coin, row in rows.items()])
+        self.book.act([ready], source=SOURCE, listed=PAIRS)
+        self.next += 1
+        self.book.check_invariants()
+        return [(m.topic, m.data) for m in self.book.outgoing(10_000) if m.id not in known]
+
+    def reopen(self) -> None:
+        self.book.close()
+        self.book = Book(self._settings)
+
+
+@pytest.fixture
+def desks(tmp_path: Path) -> Iterator[Any]:
+    made: list[Desk] = []
+
+    def make(**config: Any) -> Desk:
+        made.append(Desk(tmp_path, **config))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.book.close()
+
+
+def flat(rate: float, **signals: Any) -> Candle:
+    return Candle(rate, rate, rate, rate, **signals)
+
+
+BUY: dict[str, Any] = {"enter_long": True, "enter_tag": "up"}
+SELL: dict[str, Any] = {"exit_long": True, "exit_tag": "down"}
+
+
+def test_a_signal_is_carried_out_at_the_open_of_the_next_row(desks: Any) -> None:
+    desk = desks()
+    assert desk.candle(BTC=flat(100.0, **BUY)) == []
+    messages = desk.candle(BTC=Candle(101.0, 105.0, 99.0, 104.0))
+    assert [topic for topic, _ in messages] == ["entry", "entry_fill"]
+    (position,) = desk.book.summary().open_trades
+    assert position.open_rate == 101
+    assert position.open_ms == at(1)
+    assert position.amount == Decimal("0.99009900")
+    assert position.enter_tag == "up"
+
+
+def test_messages_have_freqtrades_fields(desks: Any) -> None:
+    desk = desks(exchange={"name": "kraken"}, fiat_display_currency="EUR")
+    desk.candle(BTC=flat(100.0, **BUY))
+    (_, entry), (_, entry_fill) = desk.candle(BTC=flat(100.0, **SELL))
+    assert entry == entry_fill
+    assert entry == {
+        "trade_id": 1,
+        "buy_tag": "up",
+        "enter_tag": "up",
+        "exchange": "Kraken",
+        "pair": "BTC/USD",
+        "leverage": 1.0,
+        "direction": "Long",
+        "limit": 100.0,
+        "order_rate": 100.0,
+        "open_rate": 100.0,
+        "order_type": "market",
+        "stake_amount": 100.0,
+        "stake_currency": "USD",
+        "base_currency": "BTC",
+        "quote_currency": "USD",
+        "fiat_currency": "EUR",
+        "amount": 1.0,
+        "open_date": "2018-12-01T00:30:00+00:00",
+        "current_rate": 100.0,
+        "sub_trade": False,
+    }
+    (topic, left), (topic_fill, left_fill) = desk.candle(BTC=flat(110.0))
+    assert (topic, topic_fill) == ("exit", "exit_fill")
+    assert left["profit_amount"] == pytest.approx(110 - 0.11 - 100 - 0.1, abs=1e-9)
+    assert left["gain"] == "profit"
+    assert left["exit_reason"] == "down"
+    assert left["close_date"] == "2018-12-01T01:00:00+00:00"
+    assert (left["cumulative_profit"], left["final_profit_ratio"], left["is_final_exit"]) == (
+        0.0,
+        None,
+        False,
+    )
+    assert left["current_rate"] == left["close_rate"] == 110.0
+    assert left_fill["current_rate"] is None
+    assert left_fill["is_final_exit"] is True
+    assert left_fill["cumulative_profit"] == left["profit_amount"]
+    assert left_fill["final_profit_ratio"] == left["profit_ratio"]
+
+
+def test_a_signal_outlives_an_outage_and_a_restart(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY), ETH=flat(10.0))
+    desk.reopen()
+    assert desk.candle(ETH=flat(10.0)) == []
+    desk.reopen()
+    assert [topic for topic, _ in desk.candle(BTC=flat(90.0))] == ["entry", "entry_fill"]
+
+
+def test_enter_and_exit_together_ask_for_nothing(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY, **SELL))
+    assert desk.candle(BTC=flat(100.0)) == []
+
+
+def test_a_new_signal_replaces_the_one_just_used(desks: Any) -> None:
+    desk = desks(max_open_trades=0)
+    for _ in range(3):
+        desk.candle(BTC=flat(100.0, **BUY))
+    assert desk.book.summary().skipped_entries == 2
+
+
+def test_entries_take_turns_in_pair_order_until_the_slots_are_full(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY), ETH=flat(10.0, **BUY), XRP=flat(1.0, **BUY))
+    desk.candle(BTC=flat(100.0), ETH=flat(10.0), XRP=flat(1.0))
+    summary = desk.book.summary()
+    assert [position.pair for position in summary.open_trades] == ["BTC/USD", "ETH/USD"]
+    assert summary.skipped_entries == 1
+
+
+def test_an_exit_at_the_open_frees_its_slot_for_an_entry_at_the_same_open(desks: Any) -> None:
+    desk = desks(max_open_trades=1)
+    desk.candle(XRP=flat(1.0, **BUY))
+    desk.candle(BTC=flat(100.0, **BUY), XRP=flat(1.0, **SELL))
+    desk.candle(BTC=flat(100.0), XRP=flat(1.0))
+    assert [position.pair for position in desk.book.summary().open_trades] == ["BTC/USD"]
+
+
+def test_a_stoploss_within_the_candle_frees_no_slot_for_its_open(desks: Any) -> None:
+    desk = desks(max_open_trades=1)
+    desk.candle(BTC=flat(100.0, **BUY))
+    desk.candle(BTC=flat(100.0), ETH=flat(10.0, **BUY))
+    desk.candle(BTC=Candle(100.0, 100.0, 50.0, 60.0), ETH=flat(10.0))
+    summary = desk.book.summary()
+    assert summary.open_trades == ()
+    assert (summary.closed_trades, summary.skipped_entries) == (1, 1)
+
+
+def test_a_position_can_be_stopped_in_the_candle_of_its_entry(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY))
+    messages = desk.candle(BTC=Candle(100.0, 100.0, 80.0, 85.0))
+    assert [topic for topic, _ in messages] == ["entry", "entry_fill", "exit", "exit_fill"]
+    assert messages[-1][1]["exit_reason"] == "stop_loss"
+    assert messages[-1][1]["close_rate"] == 90.0
+
+
+def test_roi_steps_come_into_effect_with_candle_time(desks: Any) -> None:
+    desk = desks(minimal_roi={"0": 0.5, "60": 0.01})
+    desk.candle(BTC=flat(100.0, **BUY))
+    assert len(desk.candle(BTC=flat(100.0))) == 2
+    assert desk.candle(BTC=flat(105.0)) == []
+    messages = desk.candle(BTC=flat(105.0))
+    assert messages[-1][1]["exit_reason"] == "roi"
+    assert messages[-1][1]["close_rate"] == 105.0
+
+
+def test_rows_without_sound_rates_are_counted_and_use_up_nothing(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY))
+    assert desk.candle(BTC=flat(float("nan"), **SELL)) == []
+    assert len(desk.candle(BTC=flat(100.0))) == 2
+    assert desk.book.summary().bad_rows == 1
+
+
+def test_a_pair_off_the_whitelist_is_left_but_not_entered(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY), ETH=flat(10.0))
+    desk.candle(BTC=flat(100.0, **SELL), ETH=flat(10.0, **BUY))
+    ready = ReadyCandle(at(9), [("BTC/USD", flat(100.0)), ("ETH/USD", flat(10.0))])
+    desk.book.act([ready], source=SOURCE, listed=["XRP/USD"])
+    summary = desk.book.summary()
+    assert (summary.open_trades, summary.closed_trades) == ((), 1)
+
+
+def test_a_pair_of_another_currency_is_never_entered(desks: Any) -> None:
+    desk = desks(stake_currency="EUR")
+    desk.candle(BTC=flat(100.0, **BUY))
+    assert desk.candle(BTC=flat(100.0)) == []
+
+
+def test_losses_shrink_what_an_unlimited_stake_shares(desks: Any) -> None:
+    desk = desks(stake_amount="unlimited", fee=0, tradable_balance_ratio=0.5)
+    desk.candle(BTC=flat(100.0, **BUY))
+    desk.candle(BTC=Candle(100.0, 100.0, 50.0, 60.0, **BUY))
+    assert desk.book.summary().closed_profit == -25
+    desk.candle(BTC=flat(60.0))
+    (position,) = desk.book.summary().open_trades
+    # 975 times a half, shared by two.
+    assert position.stake_amount == Decimal("243.75")
+
+
+def test_all_survives_a_restart(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY), ETH=flat(10.0, **BUY))
+    desk.candle(BTC=flat(100.0, **SELL), ETH=flat(10.0))
+    desk.candle(BTC=flat(120.0, **BUY), ETH=flat(11.0))
+    before, mids = desk.book.summary(), [m.mid for m in desk.book.outgoing(99)]
+    desk.reopen()
+    assert desk.book.summary() == before
+    assert [m.mid for m in desk.book.outgoing(99)] == mids
+    assert desk.book.sources == {SOURCE: at(2)}
+    messages = desk.candle(BTC=flat(120.0), ETH=flat(11.0))
+    assert messages[0][1]["trade_id"] == 3
+
+
+def test_a_failed_transaction_leaves_nothing(desks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY))
+    before = desk.book.summary()
+    monkeypatch.setattr(Book, "_tick", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+    with pytest.raises(RuntimeError):
+        desk.candle(BTC=flat(100.0))
+    desk.reopen()
+    assert desk.book.summary() == before
+    assert desk.book.outgoing(9) == []
+
+
+def test_the_outbox_forgets_what_is_published_and_keeps_what_is_refused(desks: Any) -> None:
+    desk = desks()
+    desk.candle(BTC=flat(100.0, **BUY))
+    desk.candle(BTC=flat(100.0))
+    first, second = desk.book.outgoing(9)
+    assert [first.topic, second.topic] == ["entry", "entry_fill"]
+    assert first.mid.endswith("/1/1/entry")
+    desk.book.published(first.id)
+    desk.book.refused(second.id, "bad_message: no")
+    assert desk.book.outgoing(9) == []
+    assert (desk.book.summary().outbox, desk.book.summary().refused) == (0, 1)
+
+
+def test_mids_of_two_databases_differ(tmp_path: Path) -> None:
+    mids = []
+    for name in ("one", "two"):
+        desk = Desk(tmp_path / name)
+        desk.candle(BTC=flat(100.0, **BUY))
+        desk.candle(BTC=flat(100.0))
+        mids.append({message.mid for message in desk.book.outgoing(9)})
+        desk.book.close()
+    assert not mids[0] & mids[1]
+
+
+def test_memory_holds_only_what_can_still_change(desks: Any) -> None:
+    desk = desks()
+    for _ in range(20):
+        desk.candle(BTC=flat(100.0, **BUY))
+        desk.candle(BTC=flat(100.0, **SELL))
+    desk.candle(BTC=flat(100.0))
+    assert desk.book.summary().closed_trades == 20
+    assert len(list(desk.book._session)) <= 3

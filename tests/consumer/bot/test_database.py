@@ -1,0 +1,81 @@
+"""consumer.bot.database."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.bot.book import Book
+from consumer.bot.settings import PaperSettings
+from consumer.errors import ConfigError
+
+
+def settings(db_url: str, **config: Any) -> PaperSettings:
+    return PaperSettings.from_config({"db_url": db_url, **config}, name="paper", data_dir=Path())
+
+
+def refused(db_url: str, **config: Any) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        Book(settings(db_url, **config))
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_another_schema_version_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    Book(settings(f"sqlite:///{path}")).close()
+    connection = sqlite3.connect(path)
+    connection.execute("update wallet set schema_version = 99")
+    connection.commit()
+    connection.close()
+    error = refused(f"sqlite:///{path}")
+    assert str(error) == "db_url: expected schema version 1, the database has 99"
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tradesv3.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("create table trades (id integer)")
+    connection.commit()
+    connection.close()
+    assert "tables of something else" in str(refused(f"sqlite:///{path}"))
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    path.write_text("no database at all, but long enough to look like one " * 20)
+    assert refused(f"sqlite:///{path}").key == "db_url"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refused(f"sqlite:///{tmp_path / 'file' / 'a.sqlite'}").key == "db_url"
+
+
+@pytest.mark.parametrize("url", ["not a url", "nosuchdb://localhost/x"])
+def test_a_url_of_nothing(url: str) -> None:
+    assert refused(url).key == "db_url"
+
+
+def test_a_password_is_never_shown() -> None:
+    assert "hunter2" not in str(refused("nosuchdb://me:hunter2@localhost/x"))
+
+
+def test_another_stake_currency_than_the_wallets(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    Book(settings(url, stake_currency="USD")).close()
+    assert refused(url, stake_currency="EUR").key == "stake_currency"
+
+
+def test_a_database_in_memory() -> None:
+    book = Book(settings("sqlite://"))
+    assert book.summary().free == 1000
+    book.close()
+
+
+def test_a_new_folder_is_made(tmp_path: Path) -> None:
+    Book(settings(f"sqlite:///{tmp_path / 'new' / 'a.sqlite'}")).close()
+    assert (tmp_path / "new" / "a.sqlite").exists()

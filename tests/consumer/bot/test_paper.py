@@ -1,0 +1,194 @@
+"""consumer.bot.paper."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.bot import PaperBot
+from consumer.bot.candles import Candle
+from consumer.errors import ConfigError
+from hub.protocol.localbot import Connected, Delivery, LocalBot, Lost
+from hub.protocol.messages import EntryFill
+from tests.consumer.bot.replay import PAIRS, Context, at, complete, delivery, rows, whitelist
+
+CONFIG: dict[str, Any] = {
+    "stake_currency": "USD",
+    "dry_run_wallet": 1000,
+    "max_open_trades": 2,
+    "stoploss": -0.04,
+    "minimal_roi": {"0": 0.04, "120": 0.01},
+    "paper": {"start_from": "earliest"},
+}
+
+Rows = dict[str, dict[int, Candle]]
+
+
+def random_rows(seed: int, length: int = 30) -> Rows:
+    """A random walk per pair, with signals, tags and a few missing candles."""
+    chance, made = random.Random(seed), {pair: {} for pair in PAIRS}
+    for pair in PAIRS:
+        rate = chance.uniform(1, 5000)
+        for index in range(length):
+            close = rate * chance.uniform(0.97, 1.03)
+            high, low = max(rate, close) * chance.uniform(1, 1.02), min(rate, close) * chance.uniform(0.98, 1)
+            if chance.random() > 0.15 or index == length - 1:
+                made[pair][at(index)] = Candle(
+                    rate,
+                    high,
+                    low,
+                    close,
+                    enter_long=chance.random() < 0.4,
+                    exit_long=chance.random() < 0.25,
+                    enter_tag=chance.choice([None, "up"]),
+                )
+            rate = close
+    return made
+
+
+async def feed(
+    path: Path, deliveries: list[Delivery], **config: Any
+) -> list[tuple[str, dict[str, Any], str]]:
+    """Run a bot over the deliveries from start to stop; returns what it published."""
+    context = Context({**CONFIG, "user_data_dir": str(path), **config})
+    bot = PaperBot()
+    await bot.start(context)
+    try:
+        for item in deliveries:
+            bot.handle(item)
+    finally:
+        await bot.stop()
+    return context.published
+
+
+def table(path: Path, name: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(path / "paper.sqlite")
+    try:
+        return list(connection.execute(f"select * from {name} order by 1, 2"))
+    finally:
+        connection.close()
+
+
+def candle_by_candle(made: Rows) -> list[Delivery]:
+    dates = sorted({date for mine in made.values() for date in mine})
+    parts = [rows(pair, {d: made[pair][d]}) for d in dates for pair in PAIRS if d in made[pair]]
+    return [whitelist(), *parts]
+
+
+def test_it_is_a_local_bot() -> None:
+    assert isinstance(PaperBot(), LocalBot)
+    assert not asyncio.iscoroutinefunction(PaperBot.handle)
+
+
+def test_summary_before_start() -> None:
+    with pytest.raises(RuntimeError):
+        PaperBot().summary()
+
+
+@st.composite
+def disturbed(draw: st.DrawFn) -> tuple[Rows, list[list[Delivery]]]:
+    """Rows, and runs of deliveries of them: joined, reordered between pairs, repeated, and cut by restarts."""
+    made = random_rows(draw(st.integers(0, 2**20)))
+    runs: list[list[Delivery]] = [[whitelist()]]
+    sent: dict[str, int] = dict.fromkeys(PAIRS, 0)
+    while any(sent[pair] < len(made[pair]) for pair in PAIRS):
+        if draw(st.integers(0, 9)) == 0:
+            # After a restart the producer's snapshot repeats all that it ever sent.
+            snapshots = [
+                rows(p, dict(list(made[p].items())[:n]), snapshot=True) for p, n in sent.items() if n
+            ]
+            runs.append([*draw(st.permutations([whitelist(), *snapshots]))])
+        pair = draw(st.sampled_from([p for p in PAIRS if sent[p] < len(made[p])]))
+        size = draw(st.integers(1, 8))
+        part = dict(list(made[pair].items())[max(sent[pair] - 1, 0) : sent[pair] + size])
+        sent[pair] = min(sent[pair] + size, len(made[pair]))
+        runs[-1].append(rows(pair, part))
+    return made, runs
+
+
+@settings(max_examples=40)
+@given(disturbed())
+def test_speed_batches_lag_and_restarts_do_not_change_the_trades(
+    case: tuple[Rows, list[list[Delivery]]],
+) -> None:
+    made, runs = case
+
+    async def compare(plain: Path, rough: Path) -> None:
+        calm = await feed(plain, candle_by_candle(made))
+        published = [message for run in runs for message in await feed(rough, run)]
+        for name in ("trades", "orders", "signals"):
+            assert table(plain, name) == table(rough, name)
+        assert [(topic, data) for topic, data, _ in calm] == [(topic, data) for topic, data, _ in published]
+        assert len({mid for _, _, mid in published}) == len(published)
+
+    with tempfile.TemporaryDirectory() as plain, tempfile.TemporaryDirectory() as rough:
+        asyncio.run(compare(Path(plain), Path(rough)))
+
+
+@pytest.mark.anyio
+async def test_candle_complete_moves_on_without_a_missing_pair(tmp_path: Path) -> None:
+    buy, flat = Candle(100.0, 100.0, 100.0, 100.0, enter_long=True), Candle(100.0, 100.0, 100.0, 100.0)
+    published = await feed(
+        tmp_path,
+        [
+            whitelist("BTC/USD", "ETH/USD"),
+            rows("BTC/USD", {at(0): buy, at(1): flat}),
+            complete(at(1), ("BTC/USD",), ("ETH/USD",)),
+        ],
+    )
+    assert [topic for topic, _, _ in published] == ["entry", "entry_fill"]
+
+
+@pytest.mark.anyio
+async def test_a_fresh_live_bot_leaves_the_snapshot_alone(tmp_path: Path) -> None:
+    made = random_rows(1)
+    snapshots = [rows(pair, mine, snapshot=True) for pair, mine in made.items()]
+    published = await feed(tmp_path, [whitelist(), *snapshots], paper={"start_from": "live"})
+    assert published == []
+
+
+@pytest.mark.anyio
+async def test_only_one_bot_and_timeframe_are_traded(tmp_path: Path) -> None:
+    made = random_rows(2)
+    mine = candle_by_candle(made)
+    other = [whitelist(bot="beta"), *(rows(pair, r, bot="beta") for pair, r in made.items())]
+    hourly = [rows(pair, r, timeframe="1h") for pair, r in made.items()]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert await feed(alone, mine)
+    await feed(together, [mine[0], *other, mine[1], *hourly, *mine[2:]])
+    assert table(alone, "trades") == table(together, "trades")
+
+
+@pytest.mark.anyio
+async def test_settings_choose_what_is_traded(tmp_path: Path) -> None:
+    made = random_rows(3)
+    other = [whitelist(bot="beta"), *(rows(pair, r, bot="beta") for pair, r in made.items())]
+    assert await feed(tmp_path, other, paper={"start_from": "earliest", "bot": "alpha"}) == []
+
+
+@pytest.mark.anyio
+async def test_what_is_no_candle_is_not_looked_at(tmp_path: Path) -> None:
+    await feed(
+        tmp_path,
+        [
+            delivery("connected", Connected(producer="hub")),
+            delivery("hub.gap", Lost(producer="hub", topics=(), first=1, last=2, reason="retention")),
+            delivery("entry_fill", EntryFill(trade_id=1, pair="BTC/USD")),
+            complete(at(0), PAIRS, ()),
+        ],
+    )
+    assert table(tmp_path, "trades") == []
+
+
+@pytest.mark.anyio
+async def test_a_setting_that_cannot_be_used_is_told_at_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        await feed(tmp_path, [], fee="cheap")

@@ -1,0 +1,77 @@
+"""consumer.bot.settings."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.bot.settings import PaperSettings
+from consumer.errors import ConfigError
+
+
+def read(**config: Any) -> PaperSettings:
+    return PaperSettings.from_config(config, name="paper", data_dir=Path("data"))
+
+
+def test_defaults() -> None:
+    settings = read()
+    assert settings.wallet == 1000
+    assert settings.stake_amount is None
+    assert settings.max_open_trades == 3
+    assert settings.start_from == "live"
+    assert settings.db_url == f"sqlite:///{Path('data') / 'paper.sqlite'}"
+
+
+def test_freqtrades_keys_as_they_stand_in_its_files() -> None:
+    settings = read(
+        dry_run_wallet={"USDT": 500, "BTC": 1},
+        stake_currency="USDT",
+        stake_amount=50,
+        max_open_trades=-1,
+        minimal_roi={"60": 0.01, "0": 0.05, 120: 0},
+        stoploss=-0.05,
+        fee=0.00075,
+        exchange={"name": "kraken"},
+    )
+    assert settings.wallet == 500
+    assert settings.max_open_trades is None
+    assert settings.minimal_roi == ((0, Decimal("0.05")), (60, Decimal("0.01")), (120, Decimal(0)))
+    assert settings.fee == Decimal("0.00075")
+    assert settings.exchange == "Kraken"
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"fee": True}, "fee"),
+        ({"fee": 0.6}, "fee"),
+        ({"fee": float("nan")}, "fee"),
+        ({"stoploss": 0.1}, "stoploss"),
+        ({"stoploss": "-0.1"}, "stoploss"),
+        ({"dry_run_wallet": 0}, "dry_run_wallet"),
+        ({"dry_run_wallet": {"BTC": 1}}, "dry_run_wallet"),
+        ({"stake_amount": "all"}, "stake_amount"),
+        ({"stake_amount": -1}, "stake_amount"),
+        ({"max_open_trades": 1.5}, "max_open_trades"),
+        ({"max_open_trades": -1}, "stake_amount"),
+        ({"minimal_roi": [0.1]}, "minimal_roi"),
+        ({"minimal_roi": {"soon": 0.1}}, "minimal_roi"),
+        ({"minimal_roi": {"0": "x"}}, "minimal_roi.0"),
+        ({"tradable_balance_ratio": 2}, "tradable_balance_ratio"),
+        ({"stake_currency": ""}, "stake_currency"),
+        ({"paper": {"start_from": "now"}}, "paper.start_from"),
+        ({"paper": {"wait_candles": 0}}, "paper.wait_candles"),
+        ({"paper": {"bot": 1}}, "paper.bot"),
+        ({"paper": []}, "paper"),
+        ({"exchange": {"name": 3}}, "exchange.name"),
+    ],
+)
+def test_an_error_names_the_key_and_what_was_expected(config: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(**config)
+    assert caught.value.key == key
+    assert "expected" in str(caught.value)
+    assert "\n" not in str(caught.value)
