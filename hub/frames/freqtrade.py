@@ -26,6 +26,8 @@ __all__ = ["decode_split", "encode_split", "iter_split"]
 
 _EMPTY = Schema((Field("date", "ts_ms", "UTC"),))
 _NULL = type(None)
+_NAT = -(2**63)
+"""What freqtrade sends for a time that is null in another column than `date`."""
 
 
 # Encoding
@@ -73,7 +75,8 @@ def decode_split(text: str | bytes, *, like: Schema | None = None) -> Columns:
     """Read the text of `__value__`.
 
     `date` is ms in UTC. A column takes its dtype in `like` if there is one of its name that holds the values; a null is NaN
-    in a float and makes an integer column f8, as in pandas. Otherwise it takes the one its values show: bool, str, i8 or u8
+    in a float and makes an integer column f8, as in pandas. A time that is null, or NaT as freqtrade writes it, is
+    null. Otherwise the column takes the dtype that its values show: bool, str, i8 or u8
     for integers without nulls, f8 for numbers; f8 and all null when there is nothing but null. Numbers beside strings become
     their text. Columns of one name are numbered as pandas does (`a`, `a.1`). An empty frame without columns gives one with
     a date and no rows. When all dtypes are those of `like`, the table's schema is that very object.
@@ -148,7 +151,7 @@ def _one_row(row: list[Any], like: Schema) -> Columns | None:
             block = np.array([bool(v) for v in values], np.bool_)
         elif dtype == "i8" and types <= {int} and -(2**63) <= min(values) <= max(values) < 2**63:
             block = np.array(values, DTYPES["i8"])
-        elif dtype == "ts_ms" and types <= {int} and -(2**63) <= min(values) <= max(values) < 2**63:
+        elif dtype == "ts_ms" and types <= {int} and -(2**63) < min(values) <= max(values) < 2**63:
             block = np.array(values, DTYPES["ts_ms"])
         else:
             return None
@@ -162,8 +165,10 @@ def _column(name: str, values: Sequence[Any], known: Field | None) -> Series:
     types = set(map(type, values))
     if name == "date":
         return _dates(values, types, known)
-    if known is not None and (known.dtype in UNITS_PER_S) and types <= {int, _NULL}:
-        return _times(known, values)
+    if known is not None and known.dtype in UNITS_PER_S and types <= {int, _NULL}:
+        times = _times(known, values)
+        if times is not None:
+            return times
     if known is not None and known.dtype == "str" and types <= {str, int, float, bool, _NULL}:
         return _texts(name, values)
     found = _inferred(name, values, types)
@@ -192,21 +197,22 @@ def _dates(values: Sequence[Any], types: set[type], known: Field | None) -> Seri
         raise BadFrame(
             f"column 'date', row {row}: expected ms since 1970 as an integer, got {type(values[row]).__name__}"
         )
-    return _times(known if known is not None else Field("date", "ts_ms", "UTC"), values)
+    for field in (known, Field("date", "ts_ms", "UTC")):
+        times = _times(field, values) if field is not None else None
+        if times is not None:
+            return times
+    raise BadFrame("column 'date': expected ms since 1970 of the years 1 to 9999")
 
 
-def _times(field: Field, values: Sequence[Any]) -> Series:
-    """ms since 1970, in the unit of `field` if they fit it."""
-    valid = np.array([value is not None for value in values], np.bool_)
-    stamps = [0 if value is None else value for value in values]
-    bound = 2**63 // (UNITS_PER_S[field.dtype] // 1000) - 1
+def _times(field: Field, values: Sequence[Any]) -> Series | None:
+    """ms since 1970, as times in the unit of `field`; None when they do not fit it."""
+    factor = UNITS_PER_S[field.dtype] // 1000
+    valid = np.array([value is not None and value != _NAT for value in values], np.bool_)
+    stamps = [value if there else 0 for value, there in zip(values, valid.tolist(), strict=True)]
+    bound = (2**63 - 1) // factor
     if stamps and not (-bound <= min(stamps) and max(stamps) <= bound):
-        row = next(i for i, stamp in enumerate(stamps) if not -bound <= stamp <= bound)
-        raise BadFrame(
-            f"column {field.name!r}, row {row}: expected ms since 1970, which {stamps[row]} cannot be"
-        )
-    out = np.array(stamps, np.int64) * (UNITS_PER_S[field.dtype] // 1000)
-    return Series(field, out, None if valid.all() else valid)
+        return None
+    return Series(field, np.array(stamps, np.int64) * factor, None if valid.all() else valid)
 
 
 def _inferred(name: str, values: Sequence[Any], types: set[type]) -> Series:
