@@ -38,7 +38,7 @@ class BotSource(Protocol):
         """The text of the bot's last `status` message, None without one."""
 
     def timeframe(self, bot: str) -> str | None:
-        """The timeframe of the bot's frames; None when it has none yet or several."""
+        """The timeframe of the bot's frames (of several, the one that came first); None before the first."""
 
 
 class HubBot:

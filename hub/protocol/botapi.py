@@ -84,7 +84,7 @@ class ShowConfig(msgspec.Struct, frozen=True, kw_only=True):
     runmode: str = "dry_run"
     position_adjustment_enable: bool = False
     max_entry_position_adjustment: int = -1
-    proxy_coin: str | None | UnsetType = UNSET
+    proxy_coin: str | UnsetType | None = UNSET
 
 
 class BotAPI(Protocol):

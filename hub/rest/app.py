@@ -1,0 +1,268 @@
+"""freqtrade's REST API, first part, and POST /publish, as a sub-application to be mounted under /api/v1.
+
+The answer for a bot is the same under `/api/v1` (the default bot) and `/bots/{bot}/api/v1`: mount the same application under
+both. Shapes, error bodies and the order of checks are those of freqtrade 2026.9, observed on a running one:
+
+| case | answer |
+|---|---|
+| no Authorization, another scheme, wrong Basic | 401 `{"detail":"Unauthorized"}` |
+| Basic that is not the base64 of `user:password` | 401 `{"detail":"Not authenticated"}`, `WWW-Authenticate: Basic` |
+| a Bearer that is no valid access JWT | 401 `{"detail":"Could not validate credentials"}`, `WWW-Authenticate: Bearer` |
+| login without Basic; with a wrong one | 401 `Not authenticated` as above; 401 `{"detail":"Incorrect username or password"}` |
+| a bot cannot answer | 502 `{"error":"Error querying PATH: TEXT"}` |
+| no such route, method | 404 `{"detail":"Not Found"}`, 405 `{"detail":"Method Not Allowed"}` |
+
+A body that a route does not use is not read as JSON: freqtrade-client sends `null` with every GET, FreqUI `{}` with a login.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, FastAPI, HTTPException, Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+
+from hub.auth.authenticator import Authenticator, authorization
+from hub.auth.passwords import MalformedBasic
+from hub.bots.registry import BotRegistry
+from hub.protocol.botapi import BotAPI, BotError, Health, ShowConfig, UnknownBot
+from hub.protocol.principal import Principal
+from hub.rest.publish import Publish, PublishIntake
+
+__all__ = ["RestSettings", "build_rest"]
+
+
+class RestSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the mount takes from the configuration. `items` is the most messages in one publish, `*_bytes` bound its bodies."""
+
+    cors_origins: Sequence[str] = ()
+    items: int = 256
+    body_bytes: int = 1_048_576
+    pending_bytes: int = 33_554_432
+    body_timeout_s: float = 30.0
+
+
+def build_rest(
+    authenticator: Authenticator,
+    registry: BotRegistry,
+    publish: Publish,
+    settings: RestSettings | None = None,
+) -> FastAPI:
+    """The sub-application. `app.state.publish_intake.statistics()` has the bytes that POST /publish holds.
+
+    It answers CORS itself, so the application around it must not. `publish` is the node's.
+    """
+    settings = settings or RestSettings()
+    # A redirect would be FastAPI's own idea; freqtrade answers 404 to a slash at the end.
+    app = FastAPI(title="tradewire", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    intake = PublishIntake(
+        publish,
+        items=settings.items,
+        body_bytes=settings.body_bytes,
+        pending_bytes=settings.pending_bytes,
+        body_timeout_s=settings.body_timeout_s,
+    )
+    app.state.publish_intake = intake
+    _answer_errors(app)
+    _add_info(app, authenticator, registry)
+    _add_tokens(app, authenticator)
+    _add_publish(app, authenticator, intake)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_credentials=True,
+        allow_methods=["*"],
+        allow_headers=["*"],
+    )
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(BotError)
+    async def bot_error(request: Request, error: BotError) -> Response:
+        return JSONResponse({"error": f"Error querying {request.url.path}: {error}"}, 502)
+
+    @app.exception_handler(UnknownBot)
+    async def unknown_bot(_request: Request, _error: UnknownBot) -> Response:
+        return JSONResponse({"detail": "Not Found"}, 404)
+
+
+def _unauthorized(detail: str, challenge: str | None = None) -> HTTPException:
+    headers = None if challenge is None else {"WWW-Authenticate": challenge}
+    return HTTPException(401, detail, headers)
+
+
+class _User:
+    """The dependency of every protected route."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def __call__(self, request: Request) -> Principal:
+        scheme, value = authorization(request.headers.raw)
+        principal = None
+        if scheme == b"bearer" and value:
+            principal = self._authenticator.bearer(value)
+            if principal is None:
+                raise _unauthorized("Could not validate credentials", "Bearer")
+        elif scheme == b"basic":
+            principal = _basic(self._authenticator, value)
+        if principal is None:
+            raise _unauthorized("Unauthorized")
+        return principal
+
+
+def _basic(authenticator: Authenticator, value: bytes) -> Principal | None:
+    try:
+        return authenticator.basic(value)
+    except MalformedBasic:
+        raise _unauthorized("Not authenticated", "Basic") from None
+
+
+def _json(value: Any, status: int = 200) -> JSONResponse:
+    return JSONResponse(msgspec.to_builtins(value), status)
+
+
+def _documented(cls: type[msgspec.Struct] | None = None, **fields: str) -> dict[int | str, dict[str, Any]]:
+    """The 200 of a route in OpenAPI, from the Struct that makes it, or from the names and types of its fields."""
+    if cls is None:
+        properties = {name: {"type": kind} for name, kind in fields.items()}
+        schema: dict[str, Any] = {"type": "object", "properties": properties, "required": list(fields)}
+    else:
+        schema = msgspec.json.schema(cls)["$defs"][cls.__name__]
+    return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
+
+
+_USER_SECURITY: dict[str, Any] = {"security": [{"HTTPBasic": []}, {"OAuth2PasswordBearer": []}]}
+
+
+def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry) -> None:
+    user = Depends(_User(authenticator))
+
+    async def asked(request: Request) -> BotAPI:
+        return registry.bot(request.path_params.get("bot"))
+
+    Bot = Annotated[BotAPI, Depends(asked)]  # noqa: N806
+    pong = JSONResponse({"status": "pong"})
+
+    @app.head("/ping", tags=["Info"], responses=_documented(status="string"), response_model=None)
+    @app.get("/ping", tags=["Info"], responses=_documented(status="string"), response_model=None)
+    async def ping() -> Response:
+        return pong
+
+    @app.get(
+        "/version",
+        tags=["Info"],
+        dependencies=[user],
+        responses=_documented(version="string"),
+        openapi_extra=_USER_SECURITY,
+        response_model=None,
+    )
+    async def version(bot: Bot) -> Response:
+        return _json({"version": await bot.version()})
+
+    @app.get(
+        "/show_config",
+        tags=["Info"],
+        dependencies=[user],
+        responses=_documented(ShowConfig),
+        openapi_extra=_USER_SECURITY,
+        response_model=None,
+    )
+    async def show_config(bot: Bot) -> Response:
+        return _json(await bot.show_config())
+
+    @app.get(
+        "/health",
+        tags=["Info"],
+        dependencies=[user],
+        responses=_documented(Health),
+        openapi_extra=_USER_SECURITY,
+        response_model=None,
+    )
+    async def health(bot: Bot) -> Response:
+        return _json(await bot.health())
+
+    @app.get(
+        "/whitelist",
+        tags=["Pairlist"],
+        dependencies=[user],
+        responses=_documented(whitelist="array", length="integer", method="array"),
+        openapi_extra=_USER_SECURITY,
+        response_model=None,
+    )
+    async def whitelist(bot: Bot) -> Response:
+        pairs = await bot.whitelist()
+        return _json({"whitelist": pairs.whitelist, "length": len(pairs.whitelist), "method": pairs.method})
+
+
+def _add_tokens(app: FastAPI, authenticator: Authenticator) -> None:
+    @app.post(
+        "/token/login",
+        tags=["Auth"],
+        responses=_documented(access_token="string", refresh_token="string"),
+        openapi_extra={"security": [{"HTTPBasic": []}]},
+        response_model=None,
+    )
+    async def login(request: Request) -> Response:
+        scheme, value = authorization(request.headers.raw)
+        if scheme != b"basic":
+            raise _unauthorized("Not authenticated", "Basic")
+        principal = _basic(authenticator, value)
+        if principal is None:
+            raise _unauthorized("Incorrect username or password")
+        access, refresh = authenticator.issue(principal)
+        return _json({"access_token": access, "refresh_token": refresh})
+
+    @app.post(
+        "/token/refresh",
+        tags=["Auth"],
+        responses=_documented(access_token="string"),
+        openapi_extra={"security": [{"OAuth2PasswordBearer": []}]},
+        response_model=None,
+    )
+    async def refresh(request: Request) -> Response:
+        scheme, value = authorization(request.headers.raw)
+        access = authenticator.refresh(value) if scheme == b"bearer" else None
+        if access is None:
+            raise _unauthorized("Could not validate credentials", "Bearer")
+        return _json({"access_token": access})
+
+
+def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishIntake) -> None:
+    @app.post(
+        "/publish",
+        tags=["Hub"],
+        openapi_extra={
+            "security": [{"PublisherToken": []}],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _PUBLISH_SCHEMA}}},
+        },
+        response_model=None,
+    )
+    async def publish(request: Request) -> Response:
+        principal = authenticator.publisher(request.headers.raw)
+        if principal is None:
+            raise _unauthorized("Could not validate credentials", "Bearer")
+        return await intake.answer(principal, request)
+
+
+_MESSAGE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["bot", "topic", "data"],
+    "properties": {
+        "bot": {"type": "string"},
+        "topic": {"type": "string"},
+        "mid": {
+            "type": "string",
+            "description": "unique per publisher for ever; the same one when repeating",
+        },
+        "ts": {"type": "integer", "description": "ms since 1970 UTC"},
+        "data": {},
+        "key": {"type": "array", "items": {"type": "string"}},
+        "schema": {},
+    },
+}
+_PUBLISH_SCHEMA: dict[str, Any] = {"oneOf": [_MESSAGE_SCHEMA, {"type": "array", "items": _MESSAGE_SCHEMA}]}
