@@ -583,10 +583,12 @@ def _did_you_mean(key: str, known: typing.Iterable[str]) -> str:
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
-def load(path: Path | None, env: Mapping[str, str], *, store_secrets: bool = True) -> Config:
-    """The configuration of `path` with the variables of `env` over it.
+def load(
+    source: Path | Mapping[str, Any] | None, env: Mapping[str, str], *, store_secrets: bool = True
+) -> Config:
+    """The configuration of `source` (a file, or what one would hold) with the variables of `env` over it.
 
-    Without a path everything has its default. Credentials that are given nowhere come from `secrets.json` in the state
+    Without a source everything has its default. Credentials that are given nowhere come from `secrets.json` in the state
     directory, which is made on first use: a directory for the user only, a file for the user only. With `store_secrets`
     false a missing one is not made (the secrets are then good for this Config alone), so that a check changes nothing.
 
@@ -594,7 +596,9 @@ def load(path: Path | None, env: Mapping[str, str], *, store_secrets: bool = Tru
         ConfigError: one line that names the key or variable and what was expected, and no secret.
     """
     warnings: list[str] = []
-    raw = _sections(_read(path), warnings.append)
+    path = source if isinstance(source, Path) else None
+    document = dict(source) if isinstance(source, Mapping) else _read(path)
+    raw = _sections(document, warnings.append)
     _overlay(raw, env, warnings.append)
     hub = _struct(HubSection, "hub", raw["hub"], warnings.append)
     state_dir = _state_dir(hub.state_dir, env)

@@ -275,6 +275,14 @@ class Node:
             connection.readable.set()
             self.core.disconnect(session)
 
+    def announce(self, bot: str, *, online: bool) -> None:
+        """Tell every v2 client that may read the bot whether it is connected."""
+        for connection in self._connections.values():
+            session = connection.session
+            if session.wire is not Wire.FREQTRADE and session.principal.may_read(bot):
+                session.tell({"type": "hub.bot", "data": {"bot": bot, "online": online}})
+                self._drive_soon(connection)
+
     def receive(self, session: Session, message: Mapping[str, Any]) -> None:
         """One decoded message of a client. Replies by itself; a breach of the protocol closes the connection."""
         connection = self._connections.get(session.id)
@@ -544,6 +552,10 @@ class Node:
         committer = self._committer is not None and not self._committer.done()
         checks = {"ledger": committer, "loop": self.alive(), "not_draining": not self.draining}
         return all(checks.values()), checks
+
+    def bots(self) -> set[str]:
+        """Every bot that published since the start."""
+        return set(self.last_ms)
 
     def whitelist(self, bot: str) -> list[str] | None:
         """The bot's whitelist, or None when it never published one."""

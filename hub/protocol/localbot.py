@@ -56,7 +56,8 @@ class Delivery:
 
     `producer` is the configured name of the connection it came by, `bot` the bot that published it (the producer's name on
     freqtrade's wire, which names no bot). `message` is the typed message: for analyzed_df an AnalyzedDf whose `df` is a
-    hub.frames Columns of the rows that changed, oldest first. `position` is set on ledger messages of a hub. `commit` says
+    hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the canonical
+    payload as received (None for dataframes), with every field that `message` does not know. `position` is set on ledger messages of a hub. `commit` says
     that the effect is durable; a bot that stores `position` in the same transaction as its effect acts exactly once.
     Returning from `handle` without an exception commits too.
     """
@@ -69,6 +70,7 @@ class Delivery:
     key: FrameKey | None = None
     position: Position | None = None
     snapshot: bool = False
+    payload: Any = field(default=None, repr=False, compare=False)
     commit: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
 

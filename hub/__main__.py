@@ -1,0 +1,96 @@
+"""The command line `tradewire-hub`: serve, check-config."""
+
+from __future__ import annotations
+
+import asyncio
+import logging.config
+import os
+import signal
+import typing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hub.config import Config, describe, load
+from hub.protocol.errors import ConfigError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="tradewire's hub: authenticates bots and fans their messages out.",
+)
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="JSON as freqtrade's; comments and trailing commas are allowed."),
+]
+
+
+@app.command()
+def serve(config: ConfigFile = None) -> None:
+    """Serve until SIGINT or SIGTERM, then drain. Without a config: 127.0.0.1:8080 with secrets made on first run."""
+    loaded = _load(config)
+    _warn(loaded)
+    from hub.asgi.serving import log_config
+
+    logging.config.dictConfig(log_config(loaded.api_server.verbosity))
+    try:
+        asyncio.run(_serve(loaded))
+    except* ConfigError as group:
+        _fail(group.exceptions[0])
+
+
+@app.command("check-config")
+def check_config(config: Annotated[Path, typer.Argument(help="The file to check.")]) -> None:
+    """Check a configuration and print what it comes to, without any secret. Exit status 1 when it cannot be used."""
+    loaded = _load(config, store_secrets=False)
+    typer.echo(describe(loaded))
+    _warn(loaded)
+
+
+async def _serve(config: Config) -> None:
+    from hub.server import Hub
+
+    hub = Hub(config)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, hub.request_stop)
+    await hub.serve(lambda: _listening(hub.url, config))
+
+
+def _listening(url: str, config: Config) -> None:
+    typer.echo(
+        f"tradewire-hub listens on {url} (websocket {url.replace('http', 'ws', 1)}/api/v1/message/ws)",
+        err=True,
+    )
+    if config.generated and config.state_dir is not None:
+        typer.echo(f"its {', '.join(config.generated)} are in {config.state_dir / 'secrets.json'}", err=True)
+
+
+def _load(path: Path | None, *, store_secrets: bool = True) -> Config:
+    try:
+        return load(path, os.environ, store_secrets=store_secrets)
+    except ConfigError as error:
+        _fail(error)
+
+
+def _warn(config: Config) -> None:
+    for warning in config.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _fail(error: BaseException) -> typing.NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise SystemExit(1)
+
+
+def main() -> None:
+    """The entry point. Says so when another package's `hub` is imported in place of ours."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""One task per upstream: consumes an unmodified freqtrade bot and publishes what it sends under its name.
+
+freqtrade replays nothing: what it sent while the link was down is gone (the relay says so in the log and in `statistics`); its
+frames are asked for again, and holes in them are refilled by the consumer's own rules before they are published here.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from consumer.client import Client
+from consumer.config import ConsumerConfig, ProducerConfig
+from consumer.errors import ConsumerError
+from hub.config import Upstream
+from hub.core.intake import FramePublish, Publish
+from hub.frames.columns import Columns
+from hub.node import Node
+from hub.protocol.errors import RequestError
+from hub.protocol.localbot import Connected, Delivery, Disconnected, Lost
+from hub.protocol.messages import TOPICS, AnalyzedDf
+
+__all__ = ["Relay"]
+
+logger = logging.getLogger("tradewire.relay")
+
+
+class Relay:
+    """Relays one upstream. `run` ends only when it is cancelled or the upstream refuses its token for good."""
+
+    def __init__(self, node: Node, upstream: Upstream) -> None:
+        self.node = node
+        self.name = upstream.name
+        self.online = False
+        self._producer = ProducerConfig(
+            name=upstream.name,
+            host=upstream.host,
+            port=upstream.port,
+            secure=upstream.secure,
+            ws_token=upstream.ws_token.reveal(),
+            protocol="freqtrade",
+        )
+        self._settings = ConsumerConfig(producers=(self._producer,))
+        self._run_id = secrets.token_hex(6)
+        self._count = 0
+        self._counters = {"relayed": 0, "refused": 0, "links": 0}
+        self._client: Client | None = None
+
+    async def run(self) -> None:
+        """Consume and publish until cancelled."""
+        try:
+            async with Client(self._producer, self._settings, topics=sorted(TOPICS)) as client:
+                self._client = client
+                async for delivery in client:
+                    self._take(delivery)
+        except ConsumerError as error:
+            logger.error("upstream %s: %s", self.name, error)
+        finally:
+            self._set_online(False)
+
+    def _take(self, delivery: Delivery) -> None:
+        message = delivery.message
+        if isinstance(message, Connected):
+            self._counters["links"] += 1
+            logger.info("upstream %s: connected", self.name)
+            self._set_online(True)
+        elif isinstance(message, Disconnected):
+            if self.online:
+                logger.warning(
+                    "upstream %s: lost (%s); fills sent meanwhile are not replayed", self.name, message.reason
+                )
+            self._set_online(False)
+        elif not isinstance(message, Lost):
+            self._publish(delivery)
+
+    def _set_online(self, online: bool) -> None:
+        if online != self.online:
+            self.online = online
+            self.node.announce(self.name, online=online)
+
+    def _publish(self, delivery: Delivery) -> None:
+        try:
+            self.node.publish_checked(self._checked(delivery), self._done)
+        except RequestError as error:
+            self._done(error)
+
+    def _checked(self, delivery: Delivery) -> Publish:
+        now_ms = self.node.clock.now_ms()
+        message = delivery.message
+        if isinstance(message, AnalyzedDf) and isinstance(message.df, Columns):
+            la_ms = int(message.la.timestamp() * 1000) if message.la is not None else now_ms
+            return FramePublish(self.name, message.key, message.df, delivery.snapshot, la_ms, now_ms)
+        self._count += 1
+        return self.node.intake.message(
+            self.name,
+            delivery.topic,
+            delivery.payload,
+            mid=f"{self._run_id}/{self._count}",
+            publisher=f"relay:{self.name}",
+            ts=now_ms,
+            now_ms=now_ms,
+            trusted=True,
+        )
+
+    def _done(self, result: Mapping[str, Any] | RequestError) -> None:
+        if isinstance(result, RequestError):
+            self._counters["refused"] += 1
+            logger.warning("upstream %s: a message is not relayed: %s", self.name, result)
+        else:
+            self._counters["relayed"] += 1
+
+    def statistics(self) -> dict[str, Any]:
+        """What was relayed and refused, how often the link came up, and the client's own figures."""
+        client = dict(self._client.statistics()) if self._client is not None else {}
+        return {"online": self.online, **self._counters, "client": client}

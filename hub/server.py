@@ -1,0 +1,381 @@
+"""Hub: the one composition root. Serve in this thread until told to stop, or start in a thread of its own, publish, stop.
+
+The order of an end is fixed here: drain the node (clients get what is theirs and a 1012 that says when to come back), then
+let uvicorn close what is left. uvicorn's own handling of signals is off; `hub.__main__` owns them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import anyio.from_thread
+import uvicorn
+
+from hub.asgi.app import REST_PREFIX, HubApp, build_app
+from hub.asgi.serving import uvicorn_config
+from hub.auth.authenticator import Authenticator
+from hub.auth.redact import Redaction, install, secrets_of
+from hub.bots.registry import BotRegistry
+from hub.config import Config, load
+from hub.core.engine import CoreLimits
+from hub.core.intake import FramePublish, Publish
+from hub.frames.columns import Columns
+from hub.frames.dataframe import from_pandas
+from hub.log.memory import MemoryLog
+from hub.node import VERSION, Ack, Node, NodeLimits
+from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded, RequestError
+from hub.protocol.messages import FrameKey, check_name
+from hub.relay import Relay
+from hub.rest.app import RestSettings, build_rest
+from hub.rest.public import documentation_routes, probe_routes
+
+__all__ = ["Hub"]
+
+MAX_IN_PROCESS_WAITING = 4096
+IN_PROCESS = "in-process"
+START_TIMEOUT_S = 30.0
+logger = logging.getLogger("tradewire.server")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: a bot that embeds the hub has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Hub:
+    """A hub: websocket edge, REST, relays, node.
+
+    `config` is a Config, a mapping as in a configuration file, or None for the defaults with generated secrets.
+
+    A synchronous bot embeds it::
+
+        hub = Hub(config)
+        hub.start()                                   # listening when it returns
+        hub.publish("entry_fill", {"trade_id": 1, "pair": "BTC/USDT", ...}).result()
+        hub.stop()
+
+    Raises:
+        ConfigError: the configuration cannot be used; the text names the key.
+    """
+
+    def __init__(self, config: Config | Mapping[str, Any] | None = None) -> None:
+        self.config = config if isinstance(config, Config) else _loaded(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._node: Node | None = None
+        self._relays: list[Relay] = []
+        self._app: HubApp | None = None
+        self._portal: contextlib.AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
+        self._stop: asyncio.Event | None = None
+        self._serving: concurrent.futures.Future[None] | None = None
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._run_id = secrets.token_hex(6)
+        self._count = 0
+        self.host = self.config.api_server.listen_ip_address
+        self.port = self.config.api_server.listen_port
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as http://host:port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    # --- serving
+
+    async def serve(self, listening: Any = None) -> None:
+        """Listen and serve until `stop` or `request_stop`, or until cancelled; then drain.
+
+        `listening` is called without arguments once clients are taken.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        config = self.config
+        with contextlib.ExitStack() as stack:
+            stack.callback(install(Redaction(secrets_of(config))))
+            sock = stack.enter_context(contextlib.closing(_listen(self.host, self.port)))
+            self.port = sock.getsockname()[1]
+            self._loop = asyncio.get_running_loop()
+            self._stop = asyncio.Event()
+            node = self._node = Node(
+                MemoryLog(secrets.token_hex(6), config.hub.memory.ledger_bytes), _limits(config)
+            )
+            await node.start()
+            try:
+                await self._serve_node(node, sock, listening)
+            finally:
+                await node.stop()
+                self._node = None
+
+    async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
+        config = self.config
+        self._app = _application(config, node)
+        server = _Server(
+            uvicorn_config(
+                self._app,
+                self.host,
+                self.port,
+                heartbeat_ms=config.hub.heartbeat_ms,
+                pong_timeout_ms=config.hub.pong_timeout_ms,
+                message_bytes=config.hub.limits.message,
+                verbosity=config.api_server.verbosity,
+            )
+        )
+        self._relays = [Relay(node, upstream) for upstream in config.hub.upstreams]
+        assert self._stop is not None
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[sock]), name="tradewire-uvicorn")
+            relaying = [
+                tasks.create_task(relay.run(), name=f"tradewire-relay-{relay.name}") for relay in self._relays
+            ]
+            try:
+                await _started(server, serving)
+                if listening is not None:
+                    listening()
+                await self._stop.wait()
+            finally:
+                for task in relaying:
+                    task.cancel()
+                await asyncio.shield(node.drain(config.hub.drain_s))
+                server.should_exit = True
+
+    def request_stop(self) -> None:
+        """Ask `serve` to drain and return; from any thread, idempotent."""
+        loop, stop = self._loop, self._stop
+        if loop is not None and stop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
+    # --- in a thread of its own
+
+    def start(self) -> None:
+        """Start in a thread of its own; returns when clients are taken.
+
+        Raises:
+            ConfigError: the address cannot be listened on. RuntimeError: it is started already.
+        """
+        with self._lock:
+            if self._portal is not None:
+                raise RuntimeError("the hub is started already")
+            self._portal = anyio.from_thread.start_blocking_portal(backend="asyncio")
+            portal = self._portal.__enter__()
+            listening = threading.Event()
+            self._serving = portal.start_task_soon(self.serve, listening.set, name="tradewire-hub")
+            self._serving.add_done_callback(lambda _: listening.set())
+            listening.wait(START_TIMEOUT_S)
+            if not listening.is_set() or self._serving.done():
+                self._end_thread()
+
+    def stop(self) -> None:
+        """Drain and end the thread of `start`. Idempotent."""
+        with self._lock:
+            if self._portal is not None:
+                self.request_stop()
+                self._end_thread()
+
+    def _end_thread(self) -> None:
+        portal, serving = self._portal, self._serving
+        assert portal is not None
+        assert serving is not None
+        self._portal = self._serving = None
+        try:
+            serving.result(START_TIMEOUT_S + self.config.hub.drain_s)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            portal.__exit__(None, None, None)
+
+    def __enter__(self) -> Hub:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # --- publishing in process
+
+    def publish(
+        self,
+        topic: str,
+        data: Any = None,
+        *,
+        bot: str | None = None,
+        mid: str | None = None,
+        key: tuple[str, str, str] | None = None,
+        frame: Any = None,
+        replace: bool = False,
+        la_ms: int | None = None,
+        ts: int | None = None,
+    ) -> concurrent.futures.Future[Ack]:
+        """Publish from any thread. Everything that can be refused for its content is refused here, in the caller's thread.
+
+        Args:
+            topic: a message type. data: its fields (not for analyzed_df).
+            bot: who publishes; the default bot when left out.
+            mid: the message's id, unique for this process and for ever; made up when left out.
+            key, frame: of analyzed_df: [pair, timeframe, candle_type] and a pandas DataFrame or Columns with a `date`
+                column. Rows are upserted by date; with `replace` they become the key's whole window. The frame may be
+                changed as soon as this returns.
+            la_ms: when the bot analyzed it; ts: when it happened (both ms since 1970 UTC, now when left out).
+
+        Returns:
+            A future of the ack, done once the message is committed (ledger) or applied (state, event): `{epoch, offset,
+            duplicate}`, `{rev}` or `{}`. In an event loop: `await asyncio.wrap_future(...)`.
+
+        Raises:
+            PublishRefused: what is wrong with the message. Overloaded: too many publishes wait. Draining: it does not run.
+        """
+        node, loop = self._node, self._loop
+        if node is None or loop is None or node.draining:
+            raise Draining("the hub does not run", retry_after_ms=1000)
+        publish = self._checked(node, topic, data, bot, mid, key, frame, replace, la_ms, ts)
+        with self._lock:
+            if self._waiting >= MAX_IN_PROCESS_WAITING:
+                raise Overloaded(f"{self._waiting} publishes wait", retry_after_ms=100)
+            self._waiting += 1
+        future: concurrent.futures.Future[Ack] = concurrent.futures.Future()
+
+        def done(result: Ack | RequestError) -> None:
+            self._waiting -= 1
+            if isinstance(result, RequestError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        loop.call_soon_threadsafe(node.publish_checked, publish, done)
+        return future
+
+    def _checked(
+        self,
+        node: Node,
+        topic: str,
+        data: Any,
+        bot: str | None,
+        mid: str | None,
+        key: Any,
+        frame: Any,
+        replace: bool,
+        la_ms: int | None,
+        ts: int | None,
+    ) -> Publish:
+        now_ms = node.clock.now_ms()
+        bot = check_name("bot", self.config.default_bot if bot is None else bot)
+        topic = check_name("topic", topic)
+        if topic != "analyzed_df":
+            self._count += 1
+            return node.intake.message(
+                bot,
+                topic,
+                data,
+                mid=mid or f"{self._run_id}/{self._count}",
+                publisher=IN_PROCESS,
+                ts=now_ms if ts is None else ts,
+                now_ms=now_ms,
+            )
+        if key is None or frame is None:
+            raise BadFrame("analyzed_df: expected key=(pair, timeframe, candle_type) and frame=")
+        rows = frame if isinstance(frame, Columns) else from_pandas(frame)
+        return FramePublish(
+            bot,
+            FrameKey(*key),
+            rows,
+            replace,
+            now_ms if la_ms is None else la_ms,
+            now_ms if ts is None else ts,
+        )
+
+    def statistics(self) -> dict[str, Any]:
+        """Every buffer with its bound, and what went through; empty while it does not run."""
+        node, app = self._node, self._app
+        if node is None or app is None:
+            return {}
+        relays = {relay.name: relay.statistics() for relay in self._relays}
+        return {
+            **node.statistics(),
+            "edge": app.statistics(),
+            "relays": relays,
+            "in_process_waiting": self._waiting,
+        }
+
+
+def _loaded(source: Mapping[str, Any] | None) -> Config:
+    config = load(source, os.environ)
+    for warning in config.warnings:
+        logger.warning("%s", warning)
+    return config
+
+
+def _application(config: Config, node: Node) -> HubApp:
+    authenticator = Authenticator(config, node.clock.now_ms)
+    registry = BotRegistry(node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots)
+    rest = build_rest(
+        authenticator,
+        registry,
+        node.publish_and_wait,
+        RestSettings(cors_origins=config.api_server.CORS_origins, items=config.hub.limits.items),
+    )
+    routes = probe_routes(node)
+    if config.api_server.enable_openapi:
+        routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
+    return build_app(node, authenticator, rest, routes)
+
+
+def _limits(config: Config) -> NodeLimits:
+    hub = config.hub
+    return NodeLimits(
+        connections=hub.limits.connections,
+        message=hub.limits.message,
+        items=hub.limits.items,
+        keys=hub.limits.keys,
+        in_flight=hub.limits.in_flight,
+        publish_in_flight=hub.limits.publish_in_flight,
+        requests_per_s=hub.limits.requests_per_s,
+        control_bytes=hub.memory.control_bytes,
+        heartbeat_ms=hub.heartbeat_ms,
+        pong_timeout_ms=hub.pong_timeout_ms,
+        core=CoreLimits(
+            tail_bytes=max(1 << 20, hub.memory.ledger_bytes // 4),
+            event_bytes_per_bot=hub.memory.event_bytes,
+            state_bytes=hub.memory.frames_bytes,
+            candles=hub.memory.candles,
+            keys=hub.limits.keys,
+            slow_bytes=hub.slow.limit_bytes,
+            slow_grace_s=hub.slow.grace_s,
+            candle_deadline_s=hub.candle_deadline_s,
+        ),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            "api_server.listen_port", f"cannot listen on {host}:{port}: {reason.lower()}"
+        ) from None
+    return sock
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    while not server.started:
+        if serving.done():
+            raise ConfigError("api_server", "uvicorn did not start; its log says why")
+        await asyncio.sleep(0.005)
