@@ -233,8 +233,8 @@ class CandleStore:
             return self._counts.add(self._unchanged(rev))
         if self._follows(columns):
             return self._counts.add(self._append_next(columns, rev))
+        self._check_grid(columns, self._phase if self.n else None)
         rows = _in_order(columns)
-        self._check_grid(rows, self._phase if self.n else None)
         target = rows.schema if self._schema is None else self._joined(self._schema, rows)
         if target is None:
             change = self._load(rows, self.rev + 1 if rev is None else rev)
@@ -251,9 +251,9 @@ class CandleStore:
             BadFrame: dates that lie on no common grid, or more memory than `max_bytes`. Nothing was changed.
         """
         self._counts.snapshots += 1
+        if columns.n:
+            self._check_grid(columns, None)
         rows = _in_order(columns)
-        if rows.n:
-            self._check_grid(rows, None)
         if rev is None and self._schema == rows.schema and self.tail().equals(rows.tail(self.capacity)):
             return self._counts.add(self._unchanged(None))
         changed = self._schema is not None and self._schema != rows.schema
