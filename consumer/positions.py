@@ -1,0 +1,171 @@
+"""Where a consumer stands in a hub's ledger: duplicates, holes, and the one number to resume with.
+
+Theory of operation
+===================
+
+`offset` numbers the whole ledger of a hub; this consumer sees some of its streams (bot, topic). `prev` of a message is a
+claim: no message of its stream has an offset in (prev, offset). `hub.position` is a claim too: of this subscription, the last
+messages in (from, offset] are the named heads. From claims alone follows what was missed, without any state at the hub.
+
+State: `epoch`, `base`, and `last` of each stream. known(s) = max(base, last[s]). Everything of s up to known(s) was delivered
+here or declared lost.
+
+Invariants
+==========
+
+1. known(s) never falls within an epoch, and rises only by a delivery, a declared loss, or a claim that nothing lay between.
+2. A message is acted on at most once: only if offset > known(s).
+3. A message is acted on only if prev <= known(s), or what lies between was declared lost.
+4. `last` holds no stream at or below `base`, so it is bounded by the streams since the last position.
+
+Source: wire-v2 §5, "Client state"; checked there by an exhaustive model, and here against a model hub (tests/consumer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from hub.protocol.envelope import Position
+
+__all__ = ["Loss", "Positions", "Verdict"]
+
+Stream = tuple[str, str]
+
+
+class Verdict(Enum):
+    """What to do with a message of the ledger."""
+
+    ACT = "act"
+    DUPLICATE = "duplicate"
+    HOLE = "hole"
+    OTHER_EPOCH = "other epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Offsets from `first` to `last` of `streams` (empty: of any) are gone for good. Both None where they cannot be known."""
+
+    streams: tuple[Stream, ...]
+    first: int | None
+    last: int | None
+    reason: str
+
+
+class Positions:
+    """The position of one consumer in one hub's ledger. `start` is where an earlier run got to."""
+
+    def __init__(self, start: Position | None = None) -> None:
+        self.epoch = start.epoch if start is not None else None
+        self.base = start.offset if start is not None else 0
+        self._last: dict[Stream, int] = {}
+        self._hole: tuple[str | None, Stream | None, int] | None = None
+
+    def known(self, stream: Stream) -> int:
+        """Up to where everything of `stream` was delivered or declared lost."""
+        return max(self.base, self._last.get(stream, 0))
+
+    @property
+    def resume(self) -> dict[str, Any] | None:
+        """What to send with subscribe: one number for any filter. None at the first time."""
+        return None if self.epoch is None else {"epoch": self.epoch, "offset": self.base}
+
+    @property
+    def streams(self) -> int:
+        """How many streams are remembered beyond `base`."""
+        return len(self._last)
+
+    def message(
+        self, epoch: str, stream: Stream, offset: int, prev: int | None
+    ) -> tuple[Verdict, Loss | None]:
+        """Judge a message with an offset, of whatever type. ACT moves the position; act on the message then.
+
+        A hole is HOLE the first time, so that the consumer resumes; when the same one comes back, the hub cannot close
+        it: it is declared lost and the message is to be acted on.
+        """
+        if self.epoch is None:
+            # The reply to subscribe comes first; a hub that breaks this rule still means what it says of `prev`.
+            self.epoch, self.base = epoch, prev if prev is not None else max(0, offset - 1)
+        if epoch != self.epoch:
+            return Verdict.OTHER_EPOCH, None
+        known = self.known(stream)
+        if offset <= known:
+            return Verdict.DUPLICATE, None
+        loss = None
+        if prev is not None and prev > known:
+            hole = (epoch, stream, prev)
+            if hole != self._hole:
+                self._hole = hole
+                return Verdict.HOLE, None
+            loss = Loss((stream,), known + 1, prev, "the hub skipped them, also after a resume")
+        self._hole = None
+        self._last[stream] = offset
+        return Verdict.ACT, loss
+
+    def position(
+        self, epoch: str, start: int, offset: int, heads: Iterable[tuple[Stream, int]]
+    ) -> tuple[Verdict, Loss | None]:
+        """Judge a hub.position. ACT moves the base; HOLE as in `message`."""
+        if epoch != self.epoch:
+            return Verdict.OTHER_EPOCH, None
+        open_heads = [(stream, head) for stream, head in heads if head > self.known(stream)]
+        loss = None
+        if start > self.base or open_heads:
+            worst = max([start, *(head for _, head in open_heads)])
+            hole = (epoch, open_heads[0][0] if open_heads else None, worst)
+            if hole != self._hole:
+                self._hole = hole
+                return Verdict.HOLE, None
+            streams = tuple(stream for stream, _ in open_heads) if start <= self.base else ()
+            loss = Loss(streams, self.base + 1, worst, "the hub skipped them, also after a resume")
+        self._hole = None
+        self._advance(offset)
+        return Verdict.ACT, loss
+
+    def gap(self, epoch: str, to: int, reason: str) -> Loss | None:
+        """Retention overtook this session: everything up to `to` that did not come is lost."""
+        if epoch != self.epoch or to <= self.base:
+            return None
+        loss = Loss((), self.base + 1, to, reason)
+        self._advance(to)
+        return loss
+
+    def subscribed(
+        self, epoch: str, offset: int, recovered: bool | None, reply: Mapping[str, Any]
+    ) -> Loss | None:
+        """The reply to subscribe: everything with a greater offset than `offset` follows.
+
+        A hub that does not resume answers `recovered: null` also to a consumer that asked for it: what lies between the
+        last message and `offset` is lost then.
+        """
+        loss = None
+        if self.epoch is None:
+            self.epoch = epoch
+        elif epoch != self.epoch or offset < self.base:
+            loss = Loss((), None, None, str(reply.get("reason") or "the hub has a new ledger"))
+            self.epoch, self.base = epoch, 0
+            self._last.clear()
+        elif recovered:
+            # A session's cursor is never beyond what was asked for, unless the hub has a bug; rule 1 finds that.
+            return None
+        else:
+            loss = self._skipped(offset, reply)
+        self._advance(offset)
+        return loss
+
+    def _skipped(self, offset: int, reply: Mapping[str, Any]) -> Loss | None:
+        # One cursor in order: what came last is the end of what came.
+        seen = max([self.base, *self._last.values()])
+        if offset <= seen:
+            return None
+        lost = reply.get("lost")
+        first = lost[0] if isinstance(lost, list) and lost and type(lost[0]) is int else 0
+        reason = str(reply.get("reason") or "the hub did not resume")
+        return Loss((), max(first, seen + 1), offset, reason)
+
+    def _advance(self, base: int) -> None:
+        if base > self.base:
+            self.base = base
+            self._last = {stream: last for stream, last in self._last.items() if last > base}
