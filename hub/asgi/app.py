@@ -11,7 +11,9 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from hub.asgi.connection import MESSAGE_PATH, MessageEndpoint
-from hub.asgi.outlet import AuthenticatorLike, NodeLike, Statistics
+from hub.asgi.outlet import Statistics
+from hub.auth.authenticator import Authenticator
+from hub.node import Node
 
 __all__ = ["REST_PREFIX", "HubApp", "build_app"]
 
@@ -46,8 +48,8 @@ class HubApp(Starlette):
 
 
 def build_app(
-    node: NodeLike,
-    authenticator: AuthenticatorLike,
+    node: Node,
+    authenticator: Authenticator,
     rest_app: ASGIApp | None = None,
     public_routes: Sequence[BaseRoute] = (),
     *,

@@ -17,7 +17,10 @@ from starlette.types import Receive, Scope, Send
 
 from hub.asgi.fallback import FallbackOutlet
 from hub.asgi.handshake import authenticate, refuse
-from hub.asgi.outlet import EXTENSION, AuthenticatorLike, EdgeOutlet, NodeLike, Statistics
+from hub.asgi.outlet import EXTENSION, EdgeOutlet, Statistics
+from hub.auth.authenticator import Authenticator
+from hub.core.session import Session
+from hub.node import Node
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import CODECS, Codec, Wire
 from hub.protocol.errors import HandshakeRefused, NotAMessage, ProtocolError
@@ -29,7 +32,7 @@ MESSAGE_PATH = "/api/v1/message/ws"
 BURST_S = 2.0
 _PUBLISH = "publish"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tradewire.asgi")
 
 
 class RequestBudget:
@@ -71,7 +74,7 @@ class MessageEndpoint:
     """
 
     def __init__(
-        self, node: NodeLike, authenticator: AuthenticatorLike, *, clock: Callable[[], float] | None = None
+        self, node: Node, authenticator: Authenticator, *, clock: Callable[[], float] | None = None
     ) -> None:
         self._node = node
         self._authenticator = authenticator
@@ -138,12 +141,10 @@ class MessageEndpoint:
     async def _session(
         self, outlet: EdgeOutlet, wire: Wire, principal: Principal, client: str, receive: Receive
     ) -> None:
-        session: Any = None
-        connected = False
+        session: Session | None = None
         try:
             session = self._node.connect(principal, wire, outlet, client=client)
-            connected = True
-            await self._read(session, outlet, CODECS[wire], receive)
+            await self._read(session, outlet, receive)
         except _Fault as fault:
             self._end(outlet, fault.code, str(fault), client)
         except asyncio.CancelledError:
@@ -153,23 +154,25 @@ class MessageEndpoint:
             _log_internal(f"connection of {client}", error)
             self._end(outlet, CloseCode.INTERNAL_ERROR, "internal error", client)
         finally:
-            if connected:
+            if session is not None:
                 self._node.disconnect(session)
 
-    async def _read(self, session: Any, outlet: EdgeOutlet, codec: Codec, receive: Receive) -> None:
+    async def _read(self, session: Session, outlet: EdgeOutlet, receive: Receive) -> None:
         now = self._clock or asyncio.get_running_loop().time
-        budget = RequestBudget(self._node.limits.requests_per_s, now())
-        limit = self._node.limits.message
+        limits = self._node.limits
+        budget = RequestBudget(limits.requests_per_s, now())
+        codec = CODECS[session.wire]
+        # Publishes are bounded by what may be unanswered (`readable`) and not by the second.
+        publishes = session.wire is not Wire.FREQTRADE and bool(session.principal.publishes)
         while not outlet.closed:
             event = await receive()
             if event["type"] != "websocket.receive":
                 return
             self._messages += 1
-            message = _decode(codec, event, limit)
-            if message["type"] != _PUBLISH and not budget.take(now()):
+            message = _decode(codec, event, limits.message)
+            if not (publishes and message["type"] == _PUBLISH) and not budget.take(now()):
                 raise _Fault(
-                    CloseCode.TOO_MANY_REQUESTS,
-                    f"expected at most {self._node.limits.requests_per_s} requests a second",
+                    CloseCode.TOO_MANY_REQUESTS, f"expected at most {limits.requests_per_s} requests a second"
                 )
             self._node.receive(session, message)
             await self._node.readable(session)

@@ -15,7 +15,8 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Send
 
-from hub.asgi.outlet import CLOSE_TIMEOUT_S, HIGH_WATER_BYTES, LOW_WATER_BYTES, Listener, close_reason
+from hub.asgi.outlet import CLOSE_TIMEOUT_S, HIGH_WATER_BYTES, LOW_WATER_BYTES, close_reason
+from hub.node import OutletListener
 
 __all__ = ["FallbackOutlet", "split"]
 
@@ -58,7 +59,7 @@ class FallbackOutlet:
         self._paused = False
         self._close: tuple[int, str] | None = None
         self._lost = False
-        self._listener: Listener | None = None
+        self._listener: OutletListener | None = None
         self._wake = anyio.Event()
         self._group: TaskGroup | None = None
 
@@ -91,7 +92,7 @@ class FallbackOutlet:
         if self._group is not None:
             self._group.cancel_scope.deadline = anyio.current_time() + CLOSE_TIMEOUT_S
 
-    def set_listener(self, listener: Listener) -> None:
+    def set_listener(self, listener: OutletListener) -> None:
         self._listener = listener
         if self._lost and self._group is not None:
             self._group.start_soon(self._tell_lost)

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import Send
 
-from hub.asgi.outlet import AuthenticatorLike
+from hub.auth.authenticator import Authenticator
 from hub.protocol.codec import SUBPROTOCOLS, Wire
 from hub.protocol.errors import HandshakeRefused
 from hub.protocol.principal import Principal
@@ -42,7 +42,7 @@ def choose_wire(offered: Sequence[str]) -> Wire:
     return Wire.FREQTRADE
 
 
-def authenticate(scope: dict[str, Any], authenticator: AuthenticatorLike) -> tuple[Wire, Principal]:
+def authenticate(scope: dict[str, Any], authenticator: Authenticator) -> tuple[Wire, Principal]:
     """The wire and the principal of a websocket's scope. Raises HandshakeRefused."""
     wire = choose_wire(scope.get("subprotocols") or ())
     principal = authenticator.websocket(

@@ -53,9 +53,9 @@ from hub.asgi.outlet import (
     EXTENSION,
     HIGH_WATER_BYTES,
     LOW_WATER_BYTES,
-    Listener,
     close_reason,
 )
+from hub.node import OutletListener
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ConfigError
 
@@ -71,7 +71,7 @@ SHUTDOWN_GRACE_S = 1.0
 RETRY_AFTER_S = 5
 
 # The parser would log requests with their query and headers at DEBUG, and each connection twice at INFO.
-_parser_logger = logging.getLogger(f"{__name__}.parser")
+_parser_logger = logging.getLogger("tradewire.asgi.parser")
 _parser_logger.setLevel(logging.ERROR)
 
 
@@ -83,7 +83,7 @@ class _Outlet:
     def __init__(self, protocol: PreparedWebSocketProtocol, transport: asyncio.Transport) -> None:
         self._protocol = protocol
         self._transport = transport
-        self._listener: Listener | None = None
+        self._listener: OutletListener | None = None
         self._lost = False
         self.open = False
         self.paused = False
@@ -110,7 +110,7 @@ class _Outlet:
         if self.open:
             self._protocol.close_with(code, reason)
 
-    def set_listener(self, listener: Listener) -> None:
+    def set_listener(self, listener: OutletListener) -> None:
         self._listener = listener
         if self._lost:
             self._protocol.loop.call_soon(listener.on_lost)

@@ -83,5 +83,5 @@ def log_config(verbosity: str) -> dict[str, Any]:
             "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
         },
         "root": {"handlers": ["stderr"], "level": level},
-        "loggers": {"uvicorn": {"level": level}, "hub": {"level": level}},
+        "loggers": {"uvicorn": {"level": level}},
     }
