@@ -114,7 +114,7 @@ def disturbed(draw: st.DrawFn) -> tuple[Rows, list[list[Delivery]]]:
     return made, runs
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(disturbed())
 def test_speed_batches_lag_and_restarts_do_not_change_the_trades(
     case: tuple[Rows, list[list[Delivery]]],

@@ -1,0 +1,461 @@
+"""consumer.feed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer import feed
+from consumer.config import ConsumerConfig, ProducerConfig
+from consumer.errors import ConfigError, Unauthorized
+from consumer.feed import BotFailed, Feed
+from consumer.publisher import Ack
+from hub.frames.columns import Columns
+from hub.protocol.envelope import Position
+from hub.protocol.localbot import BotContext, Delivery
+from hub.protocol.messages import AnalyzedDf, FrameKey, GenericMessage, Status
+
+pytestmark = pytest.mark.anyio
+
+
+class FakeConsumer:
+    """A Consumer over a list: deliveries, exceptions to raise, or callables to await in between."""
+
+    script: list[Any]
+    positions: Mapping[str, Position]
+    taken: int
+
+    def __init__(self, settings: ConsumerConfig, *, positions: Mapping[str, Position]) -> None:
+        type(self).positions = dict(positions)
+        type(self).taken = 0
+        self.data = self
+
+    def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
+        return ["BTC/USD"]
+
+    async def __aenter__(self) -> FakeConsumer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __aiter__(self) -> FakeConsumer:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        while self.script:
+            item = self.script.pop(0)
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, Delivery):
+                type(self).taken += 1
+                return item
+            await item()
+        raise StopAsyncIteration
+
+
+class FakePublisher:
+    """A Publisher that remembers what it was given."""
+
+    made: list[FakePublisher]
+
+    def __init__(self, url: str, token: str, *, name: str, ca_file: str | None) -> None:
+        self.url, self.name, self.published = url, name, list[tuple[Any, ...]]()
+        type(self).made.append(self)
+
+    async def __aenter__(self) -> FakePublisher:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def publish(self, bot: str, topic: str, data: Any, *, mid: str) -> Ack:
+        self.published.append((bot, topic, data, mid))
+        return Ack(position=Position("e1", 7))
+
+
+class Bot:
+    """A plain bot; `on` is called with each delivery in the feed's thread."""
+
+    def __init__(self, start: Position | None = None) -> None:
+        self.begin = start
+        self.seen: list[Delivery] = []
+        self.stops = 0
+        self.threads: set[int] = set()
+        self.context: BotContext | None = None
+        self.on: Callable[[Delivery], object] = lambda delivery: None
+        self.changed = threading.Condition()
+
+    async def start(self, context: BotContext) -> Position | None:
+        self.context = context
+        return self.begin
+
+    def handle(self, delivery: Delivery) -> Awaitable[None] | None:
+        self.threads.add(threading.get_ident())
+        self.on(delivery)
+        with self.changed:
+            self.seen.append(delivery)
+            self.changed.notify()
+        return None
+
+    async def stop(self) -> None:
+        self.stops += 1
+
+
+class AsyncBot(Bot):
+    async def handle(self, delivery: Delivery) -> None:  # type: ignore[override]
+        super().handle(delivery)
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakePublisher.made = []
+    monkeypatch.setattr(feed, "Consumer", FakeConsumer)
+    monkeypatch.setattr(feed, "Publisher", FakePublisher)
+
+
+def config(*names: str, **raw: Any) -> ConsumerConfig:
+    producers = [ProducerConfig(name=name, host="localhost", ws_token="t") for name in names or ("hub",)]
+    return ConsumerConfig(enabled=True, producers=tuple(producers), raw=raw)
+
+
+def event(text: str = "running") -> Delivery:
+    return Delivery(producer="hub", bot="alpha", topic="status", message=Status(status=text))
+
+
+def fill(offset: int, *, epoch: str = "e1", producer: str = "hub") -> Delivery:
+    message = GenericMessage(name="entry_fill", data={})
+    position = Position(epoch, offset)
+    return Delivery(producer=producer, bot="alpha", topic="entry_fill", message=message, position=position)
+
+
+async def feed_with(bot: Bot, path: Path, *script: Any, settings: ConsumerConfig | None = None) -> Feed:
+    FakeConsumer.script = list(script)
+    made = Feed(settings or config(), lambda: bot, data_dir=path)
+    await made.run()
+    return made
+
+
+async def handled(bot: Bot, count: int) -> None:
+    def wait() -> None:
+        with bot.changed:
+            bot.changed.wait_for(lambda: len(bot.seen) >= count)
+
+    await asyncio.to_thread(wait)
+
+
+def stored(path: Path) -> dict[str, Any]:
+    positions: dict[str, Any] = json.loads((path / "positions.json").read_text())["positions"]
+    return positions
+
+
+@pytest.mark.parametrize("kind", [Bot, AsyncBot])
+async def test_deliveries_come_in_order_and_stop_comes_once(kind: type[Bot], tmp_path: Path) -> None:
+    bot = kind()
+    script = [event(str(i)) for i in range(200)]
+    made = await feed_with(bot, tmp_path, *script, lambda: handled(bot, 200))
+    assert [d.message.status for d in bot.seen] == [str(i) for i in range(200)]  # type: ignore[union-attr]
+    assert bot.stops == 1
+    assert made.statistics().handled == 200
+
+
+async def test_a_plain_handle_runs_in_one_thread_of_its_own(tmp_path: Path) -> None:
+    bot = Bot()
+    await feed_with(bot, tmp_path, *[event() for _ in range(50)], lambda: handled(bot, 50))
+    assert len(bot.threads) == 1
+    assert threading.get_ident() not in bot.threads
+
+
+async def test_an_async_handle_runs_in_the_loop(tmp_path: Path) -> None:
+    bot = AsyncBot()
+    await feed_with(bot, tmp_path, event())
+    assert bot.threads == {threading.get_ident()}
+
+
+async def test_a_plain_handle_may_return_an_awaitable(tmp_path: Path) -> None:
+    done: list[int] = []
+    all_done = asyncio.Event()
+
+    class Wrapped(Bot):
+        def handle(self, delivery: Delivery) -> Awaitable[None]:
+            super().handle(delivery)
+
+            async def later() -> None:
+                await asyncio.sleep(0)
+                done.append(threading.get_ident())
+                all_done.set()
+
+            return later()
+
+    await feed_with(Wrapped(), tmp_path, event(), all_done.wait)
+    assert done == [threading.get_ident()]
+
+
+async def test_a_slow_bot_slows_the_reading_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Columns.from_mapping({"date": list(range(0, 60_000_000, 60_000))}, {"date": "ts_ms"})
+    message = AnalyzedDf(key=FrameKey("BTC/USD", "1m", "spot"), df=rows)
+    frame = Delivery(producer="hub", bot="alpha", topic="analyzed_df", message=message)
+    monkeypatch.setattr(feed, "HAND_OVER_BYTES", 3 * (rows.nbytes + 1024))
+    monkeypatch.setitem(feed._ThreadLane.__init__.__kwdefaults__, "limit_bytes", 3 * (rows.nbytes + 1024))
+    gate, entered, bot = threading.Event(), threading.Event(), Bot()
+
+    def wait(delivery: Delivery) -> None:
+        entered.set()
+        gate.wait()
+
+    bot.on = wait
+    made = Feed(config(), lambda: bot, data_dir=tmp_path)
+    full = asyncio.Event()
+
+    async def after_three() -> None:
+        await asyncio.to_thread(entered.wait)
+        full.set()
+
+    FakeConsumer.script = [*[frame] * 3, after_three, *[frame] * 17, lambda: handled(bot, 20)]
+    running = asyncio.ensure_future(made.run())
+    await full.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    figures = made.statistics()
+    assert figures.waiting_bytes <= figures.limit_bytes
+    # Two wait, one is being handled, one waits for room.
+    assert FakeConsumer.taken == 4
+    gate.set()
+    await running
+    assert len(bot.seen) == 20
+    assert made.statistics().waiting_bytes == 0
+
+
+@pytest.mark.parametrize("kind", [Bot, AsyncBot])
+async def test_an_exception_ends_the_run_in_one_line(kind: type[Bot], tmp_path: Path) -> None:
+    bot = kind()
+
+    def fail(delivery: Delivery) -> None:
+        raise ValueError("no such pair\nsecond line")
+
+    bot.on = fail
+    FakeConsumer.script = [event(), asyncio.Event().wait]
+    said: list[str] = []
+    assert await feed.run(config(), lambda: bot, data_dir=tmp_path, say=said.append) == 1
+    assert said == [f"{kind.__name__}.handle: status of alpha: ValueError: no such pair"]
+    assert bot.stops == 1
+
+
+async def test_a_failing_message_is_not_committed(tmp_path: Path) -> None:
+    bot = Bot()
+
+    def fail(delivery: Delivery) -> None:
+        if delivery.position == Position("e1", 3):
+            raise ValueError
+
+    bot.on = fail
+    with pytest.raises(BotFailed):
+        await feed_with(bot, tmp_path, fill(1), fill(2), fill(3), asyncio.Event().wait)
+    assert stored(tmp_path) == {"hub": ["e1", 2]}
+
+
+async def test_an_effect_that_the_bot_committed_before_it_failed_is_kept(tmp_path: Path) -> None:
+    bot = Bot()
+
+    def fail(delivery: Delivery) -> None:
+        delivery.commit()
+        delivery.commit()
+        raise ValueError
+
+    bot.on = fail
+    with pytest.raises(BotFailed):
+        await feed_with(bot, tmp_path, fill(1), asyncio.Event().wait)
+    again = Bot()
+    await feed_with(again, tmp_path, fill(1), fill(2), lambda: handled(again, 1))
+    assert [d.position for d in again.seen] == [Position("e1", 2)]
+
+
+@pytest.mark.parametrize("kind", [Bot, AsyncBot])
+async def test_the_next_run_goes_on_behind_what_was_committed(kind: type[Bot], tmp_path: Path) -> None:
+    bot = kind()
+    await feed_with(bot, tmp_path, fill(4), fill(9), event(), lambda: handled(bot, 3))
+    again = kind()
+    await feed_with(again, tmp_path, fill(4), fill(9), fill(10), lambda: handled(again, 1))
+    assert FakeConsumer.positions == {"hub": Position("e1", 9)}
+    assert [d.position for d in again.seen] == [Position("e1", 10)]
+    assert stored(tmp_path) == {"hub": ["e1", 10]}
+
+
+async def test_repetitions_within_a_run_are_dropped_also_before_the_commit(tmp_path: Path) -> None:
+    gate, bot = threading.Event(), Bot()
+    bot.on = lambda delivery: gate.wait()
+
+    async def open_gate() -> None:
+        gate.set()
+
+    await feed_with(bot, tmp_path, fill(1), fill(1), fill(2), fill(1), open_gate, lambda: handled(bot, 2))
+    assert [d.position for d in bot.seen] == [Position("e1", 1), Position("e1", 2)]
+
+
+async def test_a_new_epoch_begins_anew(tmp_path: Path) -> None:
+    bot = Bot()
+    await feed_with(bot, tmp_path, fill(9), fill(1, epoch="e2"), lambda: handled(bot, 2))
+    assert len(bot.seen) == 2
+    assert stored(tmp_path) == {"hub": ["e2", 1]}
+
+
+async def test_a_bot_that_keeps_its_position_decides(tmp_path: Path) -> None:
+    bot = Bot(start=Position("e1", 5))
+    await feed_with(bot, tmp_path, fill(5), fill(6), lambda: handled(bot, 1))
+    assert FakeConsumer.positions == {"hub": Position("e1", 5)}
+    assert [d.position for d in bot.seen] == [Position("e1", 6)]
+    assert not (tmp_path / "positions.json").exists()
+
+
+async def test_a_bots_position_belongs_to_the_producer_of_its_epoch(tmp_path: Path) -> None:
+    settings = config("one", "two")
+    first = Bot()
+    script = [fill(1, producer="one"), fill(1, producer="two", epoch="e2"), lambda: handled(first, 2)]
+    await feed_with(first, tmp_path, *script, settings=settings)
+    await feed_with(Bot(start=Position("e2", 1)), tmp_path, settings=settings)
+    assert FakeConsumer.positions == {"two": Position("e2", 1)}
+
+
+async def test_a_damaged_file_of_positions_is_told(tmp_path: Path) -> None:
+    (tmp_path / "positions.json").write_text('{"positions": 3}')
+    bot = Bot()
+    with pytest.raises(ConfigError, match=r"positions\.json cannot be read"):
+        await feed_with(bot, tmp_path)
+    assert bot.stops == 0
+
+
+async def test_a_second_run_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    inner: list[str] = []
+
+    async def second() -> None:
+        FakeConsumer.script, kept = [], FakeConsumer.script
+        assert await feed.run(config(), Bot, data_dir=tmp_path, say=inner.append) == 1
+        FakeConsumer.script = kept
+
+    await feed_with(Bot(), tmp_path, second)
+    assert inner == [f"--data-dir: {tmp_path} is in use by another run"]
+
+
+async def test_what_the_consumer_cannot_mend_ends_the_run(tmp_path: Path) -> None:
+    bot, said = Bot(), list[str]()
+    FakeConsumer.script = [Unauthorized("hub: the token is not accepted")]
+    assert await feed.run(config(), lambda: bot, data_dir=tmp_path, say=said.append) == 1
+    assert said == ["hub: the token is not accepted"]
+    assert bot.stops == 1
+
+
+async def test_a_start_that_fails_is_told_and_stopped(tmp_path: Path) -> None:
+    class Broken(Bot):
+        async def start(self, context: BotContext) -> Position | None:
+            raise KeyError("x")
+
+        async def stop(self) -> None:
+            await super().stop()
+            raise RuntimeError("never started")
+
+    bot, said = Broken(), list[str]()
+    FakeConsumer.script = []
+    assert await feed.run(config(), lambda: bot, data_dir=tmp_path, say=said.append) == 1
+    assert said == ["Broken.start: KeyError: 'x'"]
+    assert bot.stops == 1
+
+
+async def test_a_stop_that_fails_is_told_when_nothing_else_was(tmp_path: Path) -> None:
+    class Broken(Bot):
+        async def stop(self) -> None:
+            raise RuntimeError("disk")
+
+    said: list[str] = []
+    FakeConsumer.script = []
+    assert await feed.run(config(), Broken, data_dir=tmp_path, say=said.append) == 1
+    assert said == ["Broken.stop: RuntimeError: disk"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [Bot, AsyncBot])
+async def test_a_signal_is_a_clean_stop(kind: type[Bot], number: int, tmp_path: Path) -> None:
+    bot = kind()
+
+    async def signalled() -> None:
+        await handled(bot, 1)
+        os.kill(os.getpid(), number)
+        await asyncio.Event().wait()
+
+    FakeConsumer.script = [fill(1), signalled]
+    assert await feed.run(config(), lambda: bot, data_dir=tmp_path) == 0
+    assert bot.stops == 1
+    assert stored(tmp_path) == {"hub": ["e1", 1]}
+
+
+async def test_the_context_publishes_under_the_bots_name(tmp_path: Path) -> None:
+    bot = Bot()
+    section = {"host": "::1", "port": 9000, "token": "t", "bot": "paper"}
+    settings = config(publish=section, bot_name="other")
+
+    async def publish() -> None:
+        assert bot.context is not None
+        assert bot.context.name == "paper"
+        assert bot.context.config["user_data_dir"] == str(tmp_path)
+        assert bot.context.get_producer_pairs() == ["BTC/USD"]
+        assert await bot.context.publish("entry", {"a": 1}, mid="m") == Position("e1", 7)
+
+    await feed_with(bot, tmp_path, publish, settings=settings)
+    (publisher,) = FakePublisher.made
+    assert publisher.url == "ws://[::1]:9000"
+    assert publisher.published == [("paper", "entry", {"a": 1}, "m")]
+
+
+async def test_without_a_hub_to_publish_to_publish_returns_none(tmp_path: Path) -> None:
+    bot = Bot()
+
+    async def publish() -> None:
+        assert bot.context is not None
+        assert bot.context.name == "mine"
+        assert await bot.context.publish("entry", {}, mid="m") is None
+
+    await feed_with(bot, tmp_path, publish, settings=config(bot_name="mine"))
+    assert FakePublisher.made == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ([], "publish"),
+        ({"url": "ws://h"}, "publish.token"),
+        ({"token": "secret-token"}, "publish.url"),
+        ({"token": "secret-token", "url": "ws://h", "host": "h"}, "publish.url"),
+        ({"token": "secret-token", "host": "h", "port": "80"}, "publish.port"),
+        ({"token": "secret-token", "host": "h", "secure": 1}, "publish.secure"),
+        ({"token": "secret-token", "host": "h", "bot": ""}, "publish.bot"),
+    ],
+)
+async def test_a_wrong_publish_section_names_its_key(section: Any, key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await feed_with(Bot(), tmp_path, settings=config(publish=section))
+    assert caught.value.key == key
+    assert "secret-token" not in str(caught.value)
+
+
+async def test_the_exception_is_logged_for_who_looks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = Bot()
+
+    def fail(delivery: Delivery) -> None:
+        raise ValueError("why")
+
+    bot.on = fail
+    with caplog.at_level(logging.DEBUG), pytest.raises(BotFailed):
+        await feed_with(bot, tmp_path, event(), asyncio.Event().wait)
+    assert any(record.exc_info for record in caplog.records)
