@@ -652,7 +652,11 @@ def _decode(text: str, path: Path) -> Any:
         # The parser's own text quotes the file, which holds secrets: only its position is used.
         at = re.match(r"[^:]*:(\d+) .* at column (\d+)", str(error), re.DOTALL)
         where = f"{path}:{at[1]}:{at[2]}" if at else f"{path}:1:1"
-        what = "the file ends too early" if "end of input" in str(error) else "unexpected character"
+        what = (
+            "the file ends too early"
+            if at is None or "end of input" in str(error)
+            else "unexpected character"
+        )
         raise ConfigError("", f"{where}: not valid JSON: {what}") from None
 
 

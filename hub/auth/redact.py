@@ -30,9 +30,9 @@ _HIDDEN = "***"
 _SHORTEST_SECRET = 8
 _PATTERNS = (
     # A query's or form's token=…, also percent-encoded; the value ends where a query's value does.
-    re.compile(r"(?i)((?:\b|_)(?:token|ticket)(?:=|%3d))[^&\s\"'<>#;,)]+"),
+    re.compile(r"(?i)((?:\b|_|%[0-9a-f]{2})(?:token|ticket)(?:=|%3d))[^&\s\"'<>#;,)]+"),
     # An Authorization header in any spelling: a line, a pair of bytes, a dict.
-    re.compile(r"(?i)(\bauthorization\b['\"]?\s*[:=,]\s*b?['\"]?)(?:[a-z]+\s+)?[^\s'\",)}\]]+"),
+    re.compile(r"(?i)(\bauthorization\b['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)(?:[a-z]+\s+)?[^\s'\",)}\]]+"),
     re.compile(r"(?i)(\b(?:bearer|basic)\s+)(?!auth\w*\b|credentials?\b)[\w.~+/=-]{6,}"),
     re.compile(r"(\bbearer\.)[A-Za-z0-9_-]+"),
     # A JWT anywhere: its header's JSON begins with {" and so does its payload's.
@@ -61,7 +61,7 @@ class Redaction(logging.Filter):
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = self(record.msg) if isinstance(record.msg, str) else record.msg
+        # Not the format itself: "token=%s" would lose its place for the argument.
         record.args = _cleaned(record.args, self)
         try:
             line = record.getMessage()

@@ -18,7 +18,7 @@ A body that a route does not use is not read as JSON: freqtrade-client sends `nu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -129,7 +129,8 @@ def _json(value: Any, status: int = 200) -> JSONResponse:
 def _documented(cls: type[msgspec.Struct] | None = None, **fields: str) -> dict[int | str, dict[str, Any]]:
     """The 200 of a route in OpenAPI, from the Struct that makes it, or from the names and types of its fields."""
     if cls is None:
-        properties = {name: {"type": kind} for name, kind in fields.items()}
+        texts = {"type": "array", "items": {"type": "string"}}
+        properties = {name: texts if kind == "array" else {"type": kind} for name, kind in fields.items()}
         schema: dict[str, Any] = {"type": "object", "properties": properties, "required": list(fields)}
     else:
         schema = msgspec.json.schema(cls)["$defs"][cls.__name__]
@@ -142,10 +143,10 @@ _USER_SECURITY: dict[str, Any] = {"security": [{"HTTPBasic": []}, {"OAuth2Passwo
 def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry) -> None:
     user = Depends(_User(authenticator))
 
-    async def asked(request: Request) -> BotAPI:
+    async def resolve(request: Request) -> BotAPI:
         return registry.bot(request.path_params.get("bot"))
 
-    Bot = Annotated[BotAPI, Depends(asked)]  # noqa: N806
+    asked = Depends(resolve)
     pong = JSONResponse({"status": "pong"})
 
     @app.head("/ping", tags=["Info"], responses=_documented(status="string"), response_model=None)
@@ -161,7 +162,7 @@ def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry)
         openapi_extra=_USER_SECURITY,
         response_model=None,
     )
-    async def version(bot: Bot) -> Response:
+    async def version(bot: BotAPI = asked) -> Response:
         return _json({"version": await bot.version()})
 
     @app.get(
@@ -172,7 +173,7 @@ def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry)
         openapi_extra=_USER_SECURITY,
         response_model=None,
     )
-    async def show_config(bot: Bot) -> Response:
+    async def show_config(bot: BotAPI = asked) -> Response:
         return _json(await bot.show_config())
 
     @app.get(
@@ -183,7 +184,7 @@ def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry)
         openapi_extra=_USER_SECURITY,
         response_model=None,
     )
-    async def health(bot: Bot) -> Response:
+    async def health(bot: BotAPI = asked) -> Response:
         return _json(await bot.health())
 
     @app.get(
@@ -194,7 +195,7 @@ def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry)
         openapi_extra=_USER_SECURITY,
         response_model=None,
     )
-    async def whitelist(bot: Bot) -> Response:
+    async def whitelist(bot: BotAPI = asked) -> Response:
         pairs = await bot.whitelist()
         return _json({"whitelist": pairs.whitelist, "length": len(pairs.whitelist), "method": pairs.method})
 
