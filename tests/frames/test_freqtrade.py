@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,26 @@ def test_floats_keep_every_digit() -> None:
     assert repr(decode_split(encode_split(decode_split(text(x=values)))).column("x").tolist()) == repr(values)
 
 
+def test_fractions_reach_pandas_to_the_last_digit_but_one() -> None:
+    values = [
+        0.1 + 0.2,
+        1 / 3,
+        -1 / 30,
+        1 / 3000,
+        1.0000000000000002e-05,
+        -0.000123456789012345678,
+        2 / 3e9,
+        1 / 3e-9,
+    ]
+    written = encode_split(Columns.from_mapping({"date": [0] * len(values), "x": values}))
+    read = pd.read_json(io.StringIO(written), orient="split", dtype=False)["x"].to_numpy()
+    assert np.abs(read / np.array(values) - 1).max() <= 1e-15
+    assert decode_split(written).column("x").tolist() == values
+    single = Columns.from_mapping({"date": [0], "x": [1 / 3000]}, {"x": "f4"})
+    read = pd.read_json(io.StringIO(encode_split(single)), orient="split", dtype=False)["x"].to_numpy()
+    assert np.abs(read / single.column("x").astype("f8") - 1).max() <= 1e-15
+
+
 def test_whole_floats_and_integers_stay_apart() -> None:
     columns = Columns.from_mapping(
         {"date": [0], "f": [1.0], "i": [1], "n": [float("nan")], "inf": [float("inf")], "b": [True]}
@@ -72,8 +93,6 @@ def test_times_are_ms_and_nulls_are_null() -> None:
 
 
 def test_pandas_reads_what_is_written() -> None:
-    import io
-
     columns = Columns.from_mapping(
         {"date": [1704067200000, 1704067500000], "x": [1.5, 4.2e-11], "t": ["a", None], "b": [True, False]}
     )

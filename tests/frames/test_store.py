@@ -208,6 +208,15 @@ def test_only_the_rows_that_changed_are_told() -> None:
         assert current.n == 0
 
 
+def test_filling_a_hole_tells_only_what_fills_it() -> None:
+    store = filled()
+    store.upsert(block(503))
+    store.upsert(block(501))
+    changed = store.changed_since(2)
+    assert changed is not None
+    assert changed.date_ms.tolist() == [date(501)]
+
+
 @pytest.mark.parametrize("rev", [-1, 0, 3])
 def test_a_revision_that_says_nothing_needs_a_snapshot(rev: int) -> None:
     store = filled()
