@@ -1,0 +1,1 @@
+"""Dataframes: columns, their encodings on both wires, and the candle store. Pure: no I/O, no clock."""

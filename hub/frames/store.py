@@ -348,8 +348,9 @@ class CandleStore:
         self._dates, self._revs = np.zeros(width, np.int64), np.zeros(width, np.int64)
         for dtype, positions in schema.layout.items():
             shape = (len(positions), width)
+            # An empty array of objects is zeroed memory too; filled with "" it would be touched, all of it.
             self._blocks[dtype] = (
-                np.full(shape, "", object) if dtype == "str" else np.zeros(shape, DTYPES[dtype])
+                np.empty(shape, object) if dtype == "str" else np.zeros(shape, DTYPES[dtype])
             )
 
     def _array_bytes(self) -> int:
