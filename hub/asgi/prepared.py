@@ -11,7 +11,7 @@ class with five things of our own:
    still read (so that the kernel answers with FIN and not with RST, which would destroy the Close frame on its way), and
    after CLOSE_TIMEOUT_S the transport is aborted: `transport.close()` alone waits for ever on a peer that does not read.
 3. A budget for reading. One `data_received` may hold 256 KiB, that is 43 690 empty frames; they are parsed in pieces of
-   PIECE_BYTES and a turn of the loop handles no more than FRAMES_PER_TURN, so that a client that floods slows itself only.
+   PIECE_BYTES until a turn of the loop has handled FRAMES_PER_TURN, so that a client that floods slows itself only.
 4. Keepalive by silence: a Ping when nothing was received for `ws_ping_interval`, Close 4512 when nothing came for a further
    `ws_ping_timeout`. What the hub does not read by its own choice is not silence, nor is a buffer that drains.
 5. Quiet logs: no query string (legacy tokens are in it), no ERROR for a refusal, no traceback for a client's fault.
@@ -20,8 +20,8 @@ Invariants
 ----------
 - `_Outlet.open` is true from the upgrade until the first of: Close sent, Close received, a parser failure, the transport lost.
   Only while it is true do bytes go to the transport, Pongs included.
-- While a message waits in `queue` nothing is parsed, and reading is paused as soon as more arrives; so `queue` holds the
-  messages of one piece (and at most one that the piece completed), and `_unread` what one read brought: see `statistics`.
+- While messages of one turn wait in `queue` nothing more is parsed, and reading is paused as soon as more arrives. So `queue`
+  holds at most what one read brought and the message that it completed, and `_unread` one read: see `statistics`.
 - Before the upgrade nothing is parsed but the request, and `_unread` waits.
 - A Pong that cannot be written now is kept until it can, the newest only (RFC 6455 section 5.5.3 allows it).
 - From the first Close on `close_timer` is set: that is also how uvicorn's `run_asgi` knows to leave the transport alone.
@@ -61,7 +61,9 @@ from hub.protocol.errors import ConfigError
 
 __all__ = ["PreparedWebSocketProtocol", "check_uvicorn"]
 
-PIECE_BYTES = 4096
+PIECE_BYTES = 1024
+# The next piece after one that completed no frame: the inside of a large message costs no more turns and few calls.
+LARGE_PIECE_BYTES = 16 * 1024
 FRAMES_PER_TURN = 64
 FRAGMENTS_PER_MESSAGE = 64
 # The kernel doubles it for its own book-keeping; unbounded, it holds up to 4 MB per slow client, unseen in our memory.
@@ -222,21 +224,27 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
             self._turn()
 
     def _turn(self) -> None:
-        """Parse what one turn of the loop may: up to a message for the app, or the budget of frames."""
+        """Parse what one turn of the loop may, if the app has taken what the last one brought."""
         self._turn_due = False
         self._frames_handled = 0
-        while self._unread and self._takes() and self._frames_handled < FRAMES_PER_TURN:
-            piece = self._unread[:PIECE_BYTES]
-            del self._unread[:PIECE_BYTES]
+        size = PIECE_BYTES
+        goes = self._takes()
+        while goes and self._unread and self._frames_handled < FRAMES_PER_TURN:
+            piece = self._unread[:size]
+            del self._unread[:size]
+            before = self._frames_handled
             self._feed(piece)
+            size = LARGE_PIECE_BYTES if self._frames_handled == before else PIECE_BYTES
+            goes = self._parses()
         self._regulate()
 
-    def _takes(self) -> bool:
+    def _parses(self) -> bool:
         if self._discarding or self.disconnected:
             return False
-        if not self.handshake_initiated:
-            return True
-        return self.handshake_complete and (self.close_sent or self.queue.empty())
+        return self.handshake_complete or not self.handshake_initiated
+
+    def _takes(self) -> bool:
+        return self._parses() and (self.close_sent or self.queue.empty())
 
     def _feed(self, piece: bytearray) -> None:
         self.conn.receive_data(piece)
