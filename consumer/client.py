@@ -3,9 +3,10 @@
 Theory of operation
 ===================
 
-A `Client` owns one task that opens a connection, feeds its frames to the receiver of the wire (`state` for tradewire.v2, `legacy` for
-freqtrade's) and does what the receiver's `Step` says. What is to be delivered goes into an inbox that is bounded in bytes; while it is
-full the socket is not read. The receiver outlives connections, so a reconnect continues where the last one ended.
+A `Client` owns one task that opens a connection, feeds its frames to the receiver of the wire (`state` for tradewire.v2,
+`legacy` for freqtrade's) and does what the receiver's `Step` says. What is to be delivered goes into an inbox that is bounded
+in bytes; while it is full the socket is not read. The receiver outlives connections, so a reconnect continues where the last
+one ended.
 
 Every end of a connection and every failed connect is judged: for good (the error ends the iteration), or for now (wait by
 `Backoff`, try again). The consumer of deliveries is told once by Disconnected, and by Connected when it is over.
@@ -35,7 +36,7 @@ from typing import Any, Self
 
 from consumer.backoff import CAP_S, HEALTHY_S, Backoff
 from consumer.config import DEFAULT_CANDLE_LIMIT, ConsumerConfig, ProducerConfig
-from consumer.connection import Closed, Connection, Dial, Endpoint, dial, retry_after_in
+from consumer.connection import Closed, Connection, Dial, Endpoint, Keepalive, dial, retry_after_in
 from consumer.data import ProducerData
 from consumer.errors import ConnectionFailed, ConsumerError, HubRefused, TooBig, Unauthorized
 from consumer.inbox import Inbox, weight
@@ -246,40 +247,26 @@ class Client:
 
     async def _serve(self, connection: Connection, wire: Wire, receiver: HubState | LegacyState) -> None:
         loop = asyncio.get_running_loop()
-        codec = CODECS[wire]
+        settings = self._settings
+        keepalive = Keepalive(
+            connection, self._endpoint, wait_s=settings.wait_timeout, ping_s=settings.ping_timeout
+        )
         await self._do(receiver.start(loop.time()), 0, connection, wire)
-        heard, pong = loop.time(), None
         while True:
-            silent_at = heard + max(1.0, self._settings.ping_timeout if pong else self._settings.wait_timeout)
             due = receiver.deadline
-            try:
-                async with asyncio.timeout_at(silent_at if due is None else min(silent_at, due)):
-                    payload = await connection.receive()
-            except TimeoutError:
-                now = loop.time()
-                if now >= silent_at:
-                    if pong is not None and not pong.done():
-                        timeout = self._settings.ping_timeout
-                        raise ConnectionFailed(f"{self._endpoint}: no pong within {timeout:g} s") from None
-                    heard, pong = now, await connection.ping() if pong is None else None
-            else:
-                heard, pong = loop.time(), None
-                await self._receive(payload, connection, wire, receiver, codec)
+            payload = await keepalive.receive(due)
+            if payload is not None:
+                await self._receive(payload, connection, wire, receiver)
             if due is not None and loop.time() >= due:
                 await self._do(receiver.tick(loop.time()), 0, connection, wire)
 
     async def _receive(
-        self,
-        payload: str | bytes,
-        connection: Connection,
-        wire: Wire,
-        receiver: HubState | LegacyState,
-        codec: Any,
+        self, payload: str | bytes, connection: Connection, wire: Wire, receiver: HubState | LegacyState
     ) -> None:
         self._counts["frames"] += 1
         self._counts["bytes"] += len(payload)
         try:
-            message = codec.decode(payload)
+            message = CODECS[wire].decode(payload)
         except ProtocolError as error:
             # What it carried is missed by number, where it had one; the connection may be fine.
             self._counts["undecodable"] += 1
@@ -320,7 +307,7 @@ class Client:
                 await asyncio.sleep(alive_s)
         if delivery.topic == "connected":
             self._down = None
-            self._counts["connected"] += 1
+            self._counts["connections"] += 1
         self._inbox.put(delivery, weight(delivery, size))
         self._counts["deliveries"] += 1
 

@@ -30,7 +30,7 @@ from consumer.config import DEFAULT_PATH, ProducerConfig
 from consumer.errors import ConfigError, ConnectionFailed, HandshakeFailed, HubRefused, Unauthorized
 from hub.protocol.codec import Wire
 
-__all__ = ["Closed", "Connection", "Dial", "Endpoint", "dial", "retry_after_in"]
+__all__ = ["Closed", "Connection", "Dial", "Endpoint", "Keepalive", "dial", "retry_after_in"]
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -253,6 +253,41 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
     except ValueError as error:
         raise ConfigError("ws_token", f"cannot be sent to {endpoint}: {_plainly(error, endpoint)}") from None
     return _Websocket(websocket)
+
+
+class Keepalive:
+    """Receives from a connection and notices when its peer is gone.
+
+    After `wait_s` of silence a Ping is sent; anything that comes within `ping_s` is a sign of life. Less than a second counts as
+    one. Silence while nobody receives does not count: the reader may be slow, and its peer alive.
+    """
+
+    def __init__(self, connection: Connection, endpoint: Endpoint, *, wait_s: float, ping_s: float) -> None:
+        self._connection, self._endpoint = connection, endpoint
+        self._wait_s, self._ping_s = max(1.0, wait_s), max(1.0, ping_s)
+
+    async def receive(self, until: float | None = None) -> str | bytes | None:
+        """The next frame; None once the loop's time is `until`.
+
+        Raises:
+            Closed: the connection ended. ConnectionFailed: no pong.
+        """
+        loop = asyncio.get_running_loop()
+        pong: asyncio.Future[Any] | None = None
+        silent_at = loop.time() + self._wait_s
+        while True:
+            try:
+                async with asyncio.timeout_at(silent_at if until is None else min(silent_at, until)):
+                    return await self._connection.receive()
+            except TimeoutError:
+                if until is not None and loop.time() >= until:
+                    return None
+            if pong is None:
+                pong, silent_at = await self._connection.ping(), loop.time() + self._ping_s
+            elif pong.done():
+                pong, silent_at = None, loop.time() + self._wait_s
+            else:
+                raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
 
 
 def _version() -> str:

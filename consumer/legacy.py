@@ -55,6 +55,7 @@ from hub.protocol.messages import (
     Whitelist,
     view,
 )
+from hub.protocol.subscription import HUB_TOPICS
 
 __all__ = ["LegacyState"]
 
@@ -98,7 +99,7 @@ class LegacyState:
         self.limit = limit
         self._book = book
         self._topics = frozenset(topics) & TOPICS
-        self._skipped = sorted(frozenset(topics) - TOPICS)
+        self._skipped = sorted(frozenset(topics) - TOPICS - HUB_TOPICS)
         self._filling: dict[FrameKey, _Filling] = {}
         self._schemas: dict[FrameKey, Schema] = {}
         self._counts: Counter[str] = Counter()
