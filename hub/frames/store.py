@@ -8,10 +8,12 @@ arrives says all about its date, so applying it twice, or after a newer one of a
 blocks arrive in whatever order, the window is the newest row for each of the `capacity` newest dates ever seen since
 the last snapshot. That is what makes a follower equal to its leader without any agreement on order.
 
-Memory is one two-dimensional array per dtype (as in `Columns`), twice `capacity` wide. The window lies at `[lo, hi)`.
-Appending writes at `hi`; when the window is full `lo` moves on. When `hi` reaches the end the window is moved to the
-front, once per `capacity` appends; source and target cannot overlap, because a full-width buffer holds at most half a
-buffer of rows. Rows between the old ones (a late candle that fills a hole) are rare and rebuild the window.
+Memory is one two-dimensional array per dtype (as in `Columns`), up to twice `capacity` wide; narrower while there are
+few rows, so that one short row of thousands of columns does not take a full window's memory. The window lies at
+`[lo, hi)`. Appending writes at `hi`; when the window is full `lo` moves on. When `hi` reaches the end the window is moved
+to the front, once per half width of appends; source and target cannot overlap, because a window that fills more than
+half of the arrays goes to wider ones instead, and at full width it is never more than half. Rows between the old ones (a
+late candle that fills a hole) are rare and rebuild the window.
 
 Tables and frames handed out are copies. Copying a whole window of 42 columns takes less time than one encode of it, and
 is the price of having no rule about who may look at memory when.
@@ -28,7 +30,7 @@ wake anybody while nothing moves.
 Invariants (`check_invariants`)
 ===============================
 
-1. `0 <= lo <= hi <= 2 * capacity` and `hi - lo <= capacity`.
+1. `0 <= lo <= hi <= width <= 2 * capacity` and `hi - lo <= capacity`.
 2. Dates in the window increase strictly and all lie on one grid: the same phase of the timeframe.
 3. `floor_rev <= rev`, and no row's revision is above `rev`.
 4. Slots outside the window hold no text; the text inside is counted exactly.
@@ -85,7 +87,7 @@ class StoreStatistics:
     """A snapshot of a store's figures: what it holds, and what it did since it was made.
 
     `nbytes` is all memory held, of which `text_bytes` are strings and `frame_bytes` the cached pandas frame; the rest
-    is arrays, preallocated and never above `max_bytes` together with the strings.
+    is arrays, never above `max_bytes` together with the strings.
     """
 
     rows: int
@@ -315,7 +317,7 @@ class CandleStore:
     def check_invariants(self) -> None:
         """Assert what the module promises; for tests."""
         lo, hi, dates = self._lo, self._hi, self._dates[self._lo : self._hi]
-        assert 0 <= lo <= hi <= 2 * self.capacity
+        assert 0 <= lo <= hi <= len(self._dates) <= 2 * self.capacity
         assert self.n <= self.capacity
         assert self.floor_rev <= self.rev
         assert (np.diff(dates) > 0).all()
@@ -340,18 +342,35 @@ class CandleStore:
         self._masks: dict[str, Mask] = {}
         self._frame = None
 
-    def _allocate(self, schema: Schema) -> None:
-        """Empty arrays for `schema`. Zeroed memory costs nothing until it is written, so a young pair stays small."""
+    def _allocate(self, schema: Schema, rows: int) -> None:
+        """Empty arrays for `schema`, wide enough for `rows` and for as many again before the window has to move."""
         self._free()
-        width = 2 * self.capacity
+        width = min(4 * max(rows, 1), 2 * self.capacity)
         self._schema = schema
         self._dates, self._revs = np.zeros(width, np.int64), np.zeros(width, np.int64)
         for dtype, positions in schema.layout.items():
             shape = (len(positions), width)
-            # An empty array of objects is zeroed memory too; filled with "" it would be touched, all of it.
             self._blocks[dtype] = (
-                np.empty(shape, object) if dtype == "str" else np.zeros(shape, DTYPES[dtype])
+                np.full(shape, "", object) if dtype == "str" else np.zeros(shape, DTYPES[dtype])
             )
+
+    def _make_room(self, count: int) -> None:
+        """Let `count` rows fit behind the window: move it to the front, or to wider arrays when it fills half of these."""
+        width = len(self._dates)
+        if self._hi + count <= width:
+            return
+        if self.n + count > width // 2 and width < 2 * self.capacity:
+            self._move(self.tail(), self.n + count)
+        else:
+            self._compact()
+
+    def _move(self, window: Columns, rows: int) -> None:
+        """Put `window`, the present rows or the same in another schema, into new arrays for `rows`."""
+        revs, shift, text, frame = self._revs[self._lo : self._hi], self._phase, self._text, self._frame
+        self._allocate(window.schema, rows)
+        self._write(slice(0, window.n), window, self.rev)
+        self._revs[: window.n] = revs
+        self._hi, self._phase, self._text, self._frame = window.n, shift, text, frame
 
     def _array_bytes(self) -> int:
         arrays = (self._dates, self._revs, *self._blocks.values(), *self._masks.values())
@@ -462,15 +481,9 @@ class CandleStore:
 
     def _migrate(self, schema: Schema, rev: int) -> None:
         """Take on another schema and keep the window; a value that it cannot hold becomes null."""
-        window, revs, shift = (
-            self.tail().cast(schema, lossy=True),
-            self._revs[self._lo : self._hi],
-            self._phase,
-        )
-        self._allocate(schema)
-        self._write(slice(0, window.n), window, rev)
-        self._revs[: window.n] = revs
-        self._hi, self._phase, self._text = window.n, shift, _text_of(window)
+        window = self.tail().cast(schema, lossy=True)
+        self._move(window, window.n)
+        self._text = _text_of(window)
         self.floor_rev = rev
 
     # Joining rows
@@ -485,7 +498,7 @@ class CandleStore:
         kept = rows.tail(self.capacity)
         text = _text_of(kept)
         self._check_room(rows.schema, text)
-        self._allocate(rows.schema)
+        self._allocate(rows.schema, kept.n)
         self._write(slice(0, kept.n), kept, rev)
         self._hi, self._text = kept.n, text
         self._phase = phase(self.timeframe, int(kept.date_ms[0])) if kept.n else 0
@@ -626,14 +639,15 @@ class CandleStore:
         revs = np.concatenate([self._revs[self._lo : self._hi], np.full(rows.n, rev)])
         both = Columns.concat([window, rows])
         order = np.argsort(both.date_ms, kind="stable")
+        if both.n > len(self._dates):
+            self._move(window, both.n)
         self._blank(self._lo, self._hi)
         self._write(slice(0, both.n), both.take(order), rev)
         self._revs[: both.n] = revs[order]
         self._lo, self._hi = 0, both.n
 
     def _append(self, rows: Columns, rev: int) -> None:
-        if self._hi + rows.n > 2 * self.capacity:
-            self._compact()
+        self._make_room(rows.n)
         if not self.n:
             self._phase = phase(self.timeframe, int(rows.date_ms[0]))
         self._write(slice(self._hi, self._hi + rows.n), rows, rev)

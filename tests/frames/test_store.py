@@ -356,6 +356,12 @@ def test_arrays_and_text_are_bounded() -> None:
     store.check_invariants()
 
 
+def test_one_row_of_many_columns_takes_little() -> None:
+    store = CandleStore("5m", 1500)
+    store.upsert(Columns.from_mapping({"date": [date(0)], **{f"c{i}": [1.0] for i in range(1000)}}))
+    assert store.nbytes < 100_000
+
+
 def test_text_is_given_back() -> None:
     store = CandleStore("5m", 3)
     for candle in range(40):
