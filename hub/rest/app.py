@@ -29,8 +29,9 @@ from hub.auth.authenticator import Authenticator, authorization
 from hub.auth.passwords import MalformedBasic
 from hub.bots.registry import BotRegistry
 from hub.protocol.botapi import BotAPI, BotError, Health, ShowConfig, UnknownBot
+from hub.protocol.errors import RequestError
 from hub.protocol.principal import Principal
-from hub.rest.publish import Publish, PublishIntake
+from hub.rest.publish import Publish, PublishIntake, refusal
 
 __all__ = ["RestSettings", "build_rest"]
 
@@ -84,6 +85,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(BotError)
     async def bot_error(request: Request, error: BotError) -> Response:
         return JSONResponse({"error": f"Error querying {request.url.path}: {error}"}, 502)
+
+    @app.exception_handler(RequestError)
+    async def request_error(_request: Request, error: RequestError) -> Response:
+        return refusal(error)
 
     @app.exception_handler(UnknownBot)
     async def unknown_bot(_request: Request, _error: UnknownBot) -> Response:

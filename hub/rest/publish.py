@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse, Response
 from hub.protocol.errors import ErrorCode, Overloaded, RequestError, TooLarge
 from hub.protocol.principal import Principal
 
-__all__ = ["Publish", "PublishIntake", "PublishStatistics"]
+__all__ = ["Publish", "PublishIntake", "PublishStatistics", "refusal"]
 
 Publish = Callable[[Principal, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Publishes one message and returns its answer once committed; raises RequestError when it is refused."""
@@ -99,7 +99,7 @@ class PublishIntake:
             await self._read(request, body)
             return await self._answered(principal, bytes(body))
         except RequestError as error:
-            return _response({"error": error.as_data()}, [error])
+            return refusal(error)
         except TimeoutError:
             return JSONResponse({"detail": "The body did not arrive in time."}, 408)
         except ClientDisconnect:
@@ -150,6 +150,11 @@ class PublishIntake:
             return error
         self._accepted += 1
         return answer
+
+
+def refusal(error: RequestError) -> Response:
+    """The response to a request that is refused as a whole."""
+    return _response({"error": error.as_data()}, [error])
 
 
 def _response(body: Any, errors: list[RequestError]) -> Response:

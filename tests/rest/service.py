@@ -1,0 +1,74 @@
+"""The REST mount as the hub mounts it, with a node of the tests' own, spoken to in process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import httpx
+from auth.credentials import NOW_MS, config
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount
+
+from hub.auth.authenticator import Authenticator
+from hub.bots.registry import BotRegistry
+from hub.protocol.principal import Principal
+from hub.rest.app import RestSettings, build_rest
+
+BASE = "http://hub.example:8080"
+
+
+class Node:
+    """Knows a bot, remembers what was published."""
+
+    def __init__(self) -> None:
+        self.pairs: list[str] | None = ["BTC/USDT", "ETH/USDT:USDT"]
+        self.published: list[tuple[Principal, Mapping[str, Any]]] = []
+        self.answer: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _item: {}
+
+    def bots(self) -> Collection[str]:
+        return ["alpha"]
+
+    def whitelist(self, bot: str) -> Sequence[str] | None:
+        return self.pairs
+
+    def last_message_ms(self, bot: str) -> int | None:
+        return 1_795_355_651_103
+
+    def state(self, bot: str) -> str | None:
+        return "running"
+
+    def timeframe(self, bot: str) -> str | None:
+        return "5m"
+
+    async def publish(self, principal: Principal, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.published.append((principal, item))
+        return self.answer(item)
+
+
+class Service:
+    """The application and its clock, and clients of it."""
+
+    def __init__(
+        self, node: Node | None = None, *, routes: Sequence[BaseRoute] = (), **settings: Any
+    ) -> None:
+        self.node = node or Node()
+        self.now_ms = NOW_MS
+        self.authenticator = Authenticator(config(), lambda: self.now_ms)
+        registry = BotRegistry(self.node, default_bot="main", version="tradewire-1.0")
+        self.rest = build_rest(self.authenticator, registry, self.node.publish, RestSettings(**settings))
+        mounts = [Mount("/api/v1", self.rest), Mount("/bots/{bot}/api/v1", self.rest)]
+        self.app = Starlette(routes=[*routes, *mounts])
+
+    def client(self) -> httpx.AsyncClient:
+        """A client of the application; no socket is opened."""
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE)
+
+    async def request(self, method: str, path: str, **keys: Any) -> httpx.Response:
+        """One request by a client of its own."""
+        async with self.client() as client:
+            return await client.request(method, path, **keys)
+
+    async def get(self, path: str, **keys: Any) -> httpx.Response:
+        """GET by a client of its own."""
+        return await self.request("GET", path, **keys)

@@ -1,0 +1,127 @@
+"""hub.rest.public: probes and documentation."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from hub.protocol.errors import ConfigError
+from hub.rest.public import documentation_routes, openapi_document, probe_routes
+
+from .service import Service
+
+pytestmark = pytest.mark.anyio
+
+
+class Probe:
+    """A node that is as the test says."""
+
+    def __init__(self, *, alive: bool = True, ready: bool = True) -> None:
+        self._alive, self._ready = alive, ready
+
+    def alive(self) -> bool:
+        return self._alive
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        return self._ready, {"ledger": True, "not_draining": self._ready}
+
+
+@pytest.mark.parametrize(
+    ("alive", "status", "body"), [(True, 200, {"status": "alive"}), (False, 503, {"status": "dead"})]
+)
+async def test_livez(alive: bool, status: int, body: dict[str, str]) -> None:
+    response = await Service(routes=probe_routes(Probe(alive=alive))).get("/livez")
+    assert (response.status_code, response.json()) == (status, body)
+    assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("ready", "status", "body"), [(True, 200, {"status": "ready"}), (False, 503, {"status": "not ready"})]
+)
+async def test_readyz(ready: bool, status: int, body: dict[str, str]) -> None:
+    service = Service(routes=probe_routes(Probe(ready=ready)))
+    response = await service.get("/readyz")
+    assert (response.status_code, response.json()) == (status, body)
+    verbose = await service.get("/readyz?verbose")
+    assert verbose.json() == {**body, "checks": {"ledger": True, "not_draining": ready}}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_probes_by_head(path: str) -> None:
+    response = await Service(routes=probe_routes(Probe())).request("HEAD", path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.fixture
+def documented() -> Service:
+    plain = Service()
+    return Service(routes=documentation_routes(plain.rest, prefix="/api/v1", version="1.2.3"))
+
+
+async def test_without_enable_openapi_there_is_no_documentation() -> None:
+    service = Service(routes=probe_routes(Probe()))
+    for path in ("/docs", "/openapi.json", "/redoc", "/api/v1/docs", "/api/v1/openapi.json"):
+        assert (await service.get(path)).status_code == 404
+
+
+async def test_the_openapi_document_has_full_paths(documented: Service) -> None:
+    document = (await documented.get("/openapi.json")).json()
+    assert document["info"] == {"title": "tradewire", "version": "1.2.3"}
+    assert sorted(document["paths"]) == [
+        "/api/v1/health",
+        "/api/v1/ping",
+        "/api/v1/publish",
+        "/api/v1/show_config",
+        "/api/v1/token/login",
+        "/api/v1/token/refresh",
+        "/api/v1/version",
+        "/api/v1/whitelist",
+    ]
+    assert set(document["paths"]["/api/v1/ping"]) == {"get", "head"}
+
+
+def test_every_route_of_the_document_names_its_security_and_schema() -> None:
+    document = openapi_document(Service().rest, prefix="/api/v1", version="1")
+    schemes = set(document["components"]["securitySchemes"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            named = {name for scheme in operation.get("security", []) for name in scheme}
+            assert named <= schemes
+            assert bool(named) == (path != "/api/v1/ping")
+    shown = document["paths"]["/api/v1/show_config"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert shown["schema"]["properties"]["stoploss"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    assert "$ref" not in str(document["paths"])
+
+
+async def test_the_documentation_works_without_internet(documented: Service) -> None:
+    page = await documented.get("/docs")
+    assert page.status_code == 200
+    links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert sorted(links) == ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "data:,"]
+    assert "https://" not in page.text
+    assert "url: '/openapi.json'" in page.text
+    for link, kind in (
+        ("/docs/swagger-ui-bundle.js", "text/javascript"),
+        ("/docs/swagger-ui.css", "text/css"),
+    ):
+        asset = await documented.get(link)
+        assert asset.status_code == 200
+        assert asset.headers["content-type"].startswith(kind)
+        assert len(asset.content) > 100_000
+
+
+async def test_swagger_ui_reads_this_version_of_openapi(documented: Service) -> None:
+    # OpenAPI 3.1 needs Swagger UI 5.
+    assert (await documented.get("/openapi.json")).json()["openapi"].startswith("3.1")
+    bundle = (await documented.get("/docs/swagger-ui-bundle.js")).text
+    assert re.search(r'PACKAGE_VERSION:"5\.', bundle)
+
+
+def test_without_its_package_the_documentation_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"^api_server\.enable_openapi: needs the package fastapi-offline"):
+        documentation_routes(Service().rest, prefix="/api/v1", version="1")
