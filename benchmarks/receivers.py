@@ -91,8 +91,9 @@ class Receivers:
                 lambda: _Client(self, request, first), "127.0.0.1", port
             )
             self._transports.append(transport)
-        while self.upgraded < self.count:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while self.upgraded < self.count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
 
     async def reach(self, frames: int, timeout_s: float) -> bool:

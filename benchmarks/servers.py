@@ -116,6 +116,7 @@ def freqtrade() -> None:
     logging.disable(logging.CRITICAL)
     from unittest.mock import MagicMock
 
+    from freqtrade.persistence import init_db
     from freqtrade.rpc.api_server import ApiServer
     from freqtrade.rpc.rpc import RPC
 
@@ -127,6 +128,7 @@ def freqtrade() -> None:
         "password": "benchmark-password-1", "verbosity": "error", "ws_token": TOKEN,
         "jwt_secret_key": "benchmark-jwt-0123456789abcdefghij",
     }  # fmt: skip
+    init_db("sqlite://")
     bot = MagicMock()
     bot.config = {"api_server": section, "runmode": MagicMock(), "exchange": {"name": "binance"}}
     server = ApiServer(bot.config)
