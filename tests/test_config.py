@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import stat
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub.config import ApiServer, Config, HubSection, Secret, Upstream, describe, is_loopback, load
 from hub.protocol.errors import ConfigError
@@ -784,3 +787,42 @@ def test_loading_leaves_its_arguments_alone(files: Files) -> None:
     files.path.write_text("{}")
     load(files.path, env)
     assert env == before
+
+
+# --- whatever is written there
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "*", "a", CANARY, "::1", "http://x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["name", "token", "bot", "bots", "host", "ws_token", "port", CANARY]), inner, max_size=4
+    ),
+    max_leaves=8,
+)  # fmt: skip
+API_KEYS = st.sampled_from([*ApiServer.__struct_fields__, "other"])
+HUB_KEYS = st.sampled_from([*HubSection.__struct_fields__, "other"])
+
+
+@given(st.dictionaries(API_KEYS, JSON, max_size=3), st.dictionaries(HUB_KEYS, JSON, max_size=3))
+def test_anything_else_is_a_config_error_of_one_line(api: dict[str, Any], hub: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        files = Files(Path(directory))
+        try:
+            config = files.load({"api_server": {**STRONG, **api}, "hub": hub})
+        except ConfigError as error:
+            said = str(error)
+            assert "\n" not in said
+        else:
+            said = describe(config) + "".join(config.warnings)
+        for value in STRONG.values():
+            assert value == "me" or value not in said
+
+
+@given(JSON, st.sampled_from(["password", "jwt_secret_key", "ws_token"]))
+def test_no_misshapen_secret_is_ever_said(value: Any, key: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            config = Files(Path(directory)).api(**{key: value})
+            said = describe(config) + repr(config) + "".join(config.warnings)
+        except ConfigError as error:
+            said = str(error)
+        assert CANARY not in said

@@ -6,6 +6,8 @@ import base64
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub.auth.authenticator import Authenticator, Header, authorization
 from hub.auth.passwords import MalformedBasic
@@ -327,3 +329,34 @@ def test_an_authenticator_shows_no_secret() -> None:
 def test_a_key_that_cannot_be_one_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="jwt_secret_key"):
         authenticator(server={"jwt_secret_key": Secret("")})
+
+
+# --- whatever a client sends
+
+NAMES = st.sampled_from([b"authorization", b"origin", b"host", b"Origin", b"x"])
+VALUES = st.binary(max_size=30) | st.sampled_from(
+    [
+        f"Bearer {READER}".encode(),
+        b"Bearer",
+        b"null",
+        b"http://hub.example:8080",
+        b"hub.example:8080",
+        b"http://[::1]",
+    ]
+)
+QUERIES = st.binary(max_size=40) | st.binary(max_size=20).map(lambda value: b"token=" + value)
+OFFERS = st.text(max_size=20) | st.text(max_size=20).map(lambda text: f"bearer.{text}")
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=4), QUERIES, st.lists(OFFERS, max_size=3), st.booleans())
+def test_a_handshake_ends_in_a_principal_or_a_refusal(
+    headers: list[Header], query: bytes, offered: list[str], v2: bool
+) -> None:
+    try:
+        outcome: str | int = AUTHENTICATOR.websocket(headers, query, offered, v2=v2).name
+    except HandshakeRefused as error:
+        outcome = error.status
+    assert outcome in ((400, 403, "ws_token[0]") if v2 else (400, 403))
+
+
+AUTHENTICATOR = authenticator()
