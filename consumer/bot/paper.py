@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from consumer.bot.book import Book, Source, Summary
@@ -51,6 +52,7 @@ class PaperBot:
         self._clock: CandleClock | None = None
         self._pairs: list[str] | None = None
         self._ignored: set[str] = set()
+        self._lock = Lock()
         self._waiting: tuple[int | None, float] = (None, 0.0)
 
     async def start(self, context: BotContext) -> Position | None:
@@ -75,6 +77,10 @@ class PaperBot:
         Raises:
             DatabaseFailed: nothing that was not committed has happened.
         """
+        with self._lock:
+            self._handle(delivery)
+
+    def _handle(self, delivery: Delivery) -> None:
         message = delivery.message
         if isinstance(message, Whitelist):
             if self._follows(delivery):
@@ -105,9 +111,10 @@ class PaperBot:
         return self._book.summary()
 
     def statistics(self) -> dict[str, Any]:
-        """The clock's figures and whose frames are traded."""
-        clock = self._clock.statistics() if self._clock is not None else ClockStatistics()
-        return {"source": self._source, "clock": clock, "ignored": sorted(self._ignored)}
+        """The clock's figures and whose frames are traded. From any thread."""
+        with self._lock:
+            clock = self._clock.statistics() if self._clock is not None else ClockStatistics()
+            return {"source": self._source, "clock": clock, "ignored": sorted(self._ignored)}
 
     def _resume(self, book: Book) -> None:
         known = [(acted, source) for source, acted in book.sources.items() if self._wanted(source)]
