@@ -116,6 +116,12 @@ class Secret:
     def __str__(self) -> str:
         return "***"
 
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Secret:
+        return self
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not serialized")
 
@@ -137,7 +143,8 @@ def _shown(value: object) -> str:
         return "a list"
     if isinstance(value, Mapping):
         return "a map"
-    text = json.dumps(value)
+    # An object of a caller's mapping is told by its type: its text could hold anything.
+    text = json.dumps(value, default=lambda other: type(other).__name__)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -256,6 +263,7 @@ def _accept_host(name: str, value: Any, _warn: Warn) -> str:
 
 
 def _accept_path(name: str, value: Any, _warn: Warn) -> str:
+    value = str(value) if isinstance(value, Path) else value
     if not isinstance(value, str) or not value or "\0" in value:
         raise _expected(name, "a directory", value)
     return value
@@ -268,6 +276,8 @@ def _accept_username(name: str, value: Any, _warn: Warn) -> str:
 
 
 def _accept_secret(name: str, value: Any, _warn: Warn) -> Secret:
+    if isinstance(value, Secret):
+        return value
     if not isinstance(value, str):
         raise ConfigError(name, f"expected text in quotes, got {_shape(value)}")
     return Secret(value)
@@ -281,8 +291,8 @@ def _accept_full_secret(name: str, value: Any, warn: Warn) -> Secret:
 
 
 def _accept_secrets(name: str, value: Any, warn: Warn) -> tuple[Secret, ...]:
-    if isinstance(value, str):
-        return (Secret(value),)
+    if isinstance(value, str | Secret):
+        return (_accept_secret(name, value, warn),)
     if not isinstance(value, list | tuple):
         raise ConfigError(name, f"expected text in quotes or a list of texts, got {_shape(value)}")
     return tuple(_accept_secret(f"{name}[{i}]", token, warn) for i, token in enumerate(value))
@@ -660,7 +670,7 @@ def _decode(text: str, path: Path) -> Any:
         raise ConfigError("", f"{where}: not valid JSON: {what}") from None
 
 
-def _sections(document: dict[str, Any], warn: Warn) -> dict[str, dict[str, Any]]:
+def _sections(document: Mapping[str, Any], warn: Warn) -> dict[str, dict[str, Any]]:
     for key in document:
         close = difflib.get_close_matches(str(key).lower(), _SECTIONS, n=1, cutoff=0.75)
         if key not in _SECTIONS and close:
@@ -670,9 +680,9 @@ def _sections(document: dict[str, Any], warn: Warn) -> dict[str, dict[str, Any]]
     sections = {}
     for name in _SECTIONS:
         section = document.get(name, {})
-        if not isinstance(section, dict):
+        if not isinstance(section, Mapping):
             raise ConfigError(name, f"expected a map, got {_shape(section)}")
-        sections[name] = copy.deepcopy(section)
+        sections[name] = copy.deepcopy(dict(section))
     return sections
 
 

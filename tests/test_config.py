@@ -781,6 +781,27 @@ def test_a_configuration_made_by_hand_needs_no_file() -> None:
     assert "state directory = none" in describe(config)
 
 
+def test_a_mapping_in_place_of_a_file(home: dict[str, str], tmp_path: Path) -> None:
+    document = {
+        "api_server": {**STRONG, "ws_token": Secret("w" * 40), "CORS_origins": ("http://x",)},
+        "hub": {"state_dir": tmp_path, "limits": {"items": 3}},
+    }
+    before = copy.deepcopy(document)
+    config = load(document, {**home, "TRADEWIRE__HUB__LIMITS__ITEMS": "4"})
+    assert document == before
+    assert config.path is None
+    assert config.state_dir == tmp_path
+    assert config.hub.limits.items == 4
+    assert config.api_server.ws_token == (Secret("w" * 40),)
+
+
+def test_an_object_in_a_mapping_is_told_by_its_type(home: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r'^api_server\.listen_port: expected a whole .*, got "Secret"$'):
+        load({"api_server": {**STRONG, "listen_port": Secret("canary")}}, home)
+    with pytest.raises(ConfigError, match=r'^hub\.drain_s: expected a number from 0 to 3600, got "object"$'):
+        load({"api_server": STRONG, "hub": {"drain_s": object()}}, home)
+
+
 def test_loading_leaves_its_arguments_alone(files: Files) -> None:
     env = {**files.env, "TRADEWIRE__HUB__LIMITS__ITEMS": "3"}
     before = copy.deepcopy(env)
