@@ -86,7 +86,7 @@ class MessageEndpoint:
         self._faults: Counter[str] = Counter()
 
     def statistics(self) -> Statistics:
-        """Connections now and ever, refusals by HTTP status, faults by close code, and the bytes that wait unsent."""
+        """Connections now and ever, refusals by HTTP status, faults by close code, and the bytes that wait in buffers."""
         return {
             "connections": len(self._open),
             "accepted": self._accepted,
@@ -94,6 +94,7 @@ class MessageEndpoint:
             "refused": dict(self._refused),
             "faults": dict(self._faults),
             "unsent_bytes": sum(outlet.unsent_bytes for outlet in self._open),
+            "unread_bytes": sum(outlet.unread_bytes for outlet in self._open),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

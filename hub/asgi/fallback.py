@@ -17,10 +17,14 @@ from starlette.types import Send
 
 from hub.asgi.outlet import CLOSE_TIMEOUT_S, HIGH_WATER_BYTES, LOW_WATER_BYTES, close_reason
 from hub.node import OutletListener
+from hub.protocol.close_codes import CloseAction, CloseCode, action_for
 
 __all__ = ["FallbackOutlet", "split"]
 
 _TEXT = 0x81
+# Stands for any code that a client answers with another attempt: 4500-4599, known or not (wire-v2, section 11).
+_RETRY = 4500
+_STOP = int(CloseCode.BAD_REQUEST)
 
 
 def split(frames: bytes) -> Iterator[tuple[bool, memoryview]]:
@@ -84,6 +88,10 @@ class FallbackOutlet:
     def unsent_bytes(self) -> int:
         return self._unsent
 
+    @property
+    def unread_bytes(self) -> int:
+        return 0
+
     def close(self, code: int, reason: str) -> None:
         if self.closed:
             return
@@ -118,8 +126,7 @@ class FallbackOutlet:
         try:
             await self._drain()
             if self._close is not None:
-                code, reason = self._close
-                await self._put({"type": "websocket.close", "code": code, "reason": reason})
+                await self._put_close(*self._close)
         except _Gone:
             self._lose()
         if self._group is not None:
@@ -147,6 +154,14 @@ class FallbackOutlet:
             # When the peer has gone, servers raise what they like: OSError by the specification, RuntimeError in practice.
             raise _Gone from None
 
+    async def _put_close(self, code: int, reason: str) -> None:
+        try:
+            await self._put(_closing(code, reason))
+        except _Gone:
+            # daphne cannot send 1001-1015 and raises; it can send a code by which clients do the same.
+            substitute = _STOP if action_for(code) is CloseAction.STOP else _RETRY
+            await self._put(_closing(substitute, reason))
+
     async def _tell_lost(self) -> None:
         if self._listener is not None:
             self._listener.on_lost()
@@ -159,6 +174,10 @@ class FallbackOutlet:
         self._unsent = 0
         if self._listener is not None:
             self._listener.on_lost()
+
+
+def _closing(code: int, reason: str) -> dict[str, Any]:
+    return {"type": "websocket.close", "code": code, "reason": reason}
 
 
 def _message(text: bool, payload: memoryview) -> dict[str, Any]:

@@ -52,6 +52,10 @@ class EdgeOutlet(Outlet, Protocol):
     def closed(self) -> bool:
         """Whether a Close was sent or received, or the connection is lost."""
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were read from the client and not handled yet; bounded by one read and one message."""
+
     def running(self) -> AbstractAsyncContextManager[Any]:
         """The time in which it writes. The body is cancelled when the connection must not live on; leaving it waits for
         the Close."""

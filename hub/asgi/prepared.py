@@ -6,7 +6,7 @@ uvicorn makes one `PreparedWebSocketProtocol` per websocket (`Config(ws=...)`, s
 class with five things of our own:
 
 1. An outlet in the ASGI scope (`scope["extensions"]["tradewire.outlet"]`): a write is one `transport.write` of bytes that all
-   clients of a group share; no ASGI message, no task, no copy (0.2-0.3 µs against 3-4 µs for an ASGI send).
+   clients of a group share; no ASGI message, no task, no copy (0.16 µs against 2.1 µs for an ASGI send).
 2. A way to the end that always ends. Whoever closes, the Close frame goes out behind what was written, the peer's bytes are
    still read (so that the kernel answers with FIN and not with RST, which would destroy the Close frame on its way), and
    after CLOSE_TIMEOUT_S the transport is aborted: `transport.close()` alone waits for ever on a peer that does not read.
@@ -21,7 +21,7 @@ Invariants
 - `_Outlet.open` is true from the upgrade until the first of: Close sent, Close received, a parser failure, the transport lost.
   Only while it is true do bytes go to the transport, Pongs included.
 - While messages of one turn wait in `queue` nothing more is parsed, and reading is paused as soon as more arrives. So `queue`
-  holds at most what one read brought and the message that it completed, and `_unread` one read: see `statistics`.
+  holds at most what one read brought and the message that it completed, and `_unread` one read; `unread_bytes` counts both.
 - Before the upgrade nothing is parsed but the request, and `_unread` waits.
 - A Pong that cannot be written now is kept until it can, the newest only (RFC 6455 section 5.5.3 allows it).
 - From the first Close on `close_timer` is set: that is also how uvicorn's `run_asgi` knows to leave the transport alone.
@@ -63,7 +63,7 @@ __all__ = ["PreparedWebSocketProtocol", "check_uvicorn"]
 
 PIECE_BYTES = 1024
 # The next piece after one that completed no frame: the inside of a large message costs no more turns and few calls.
-LARGE_PIECE_BYTES = 16 * 1024
+LARGE_PIECE_BYTES = 8 * 1024
 FRAMES_PER_TURN = 64
 FRAGMENTS_PER_MESSAGE = 64
 # The kernel doubles it for its own book-keeping; unbounded, it holds up to 4 MB per slow client, unseen in our memory.
@@ -107,6 +107,10 @@ class _Outlet:
     @property
     def unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size()
+
+    @property
+    def unread_bytes(self) -> int:
+        return self._protocol.unread_bytes
 
     def close(self, code: int, reason: str) -> None:
         if self.open:
@@ -153,6 +157,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.conn.debug = False
         self.conn.logger = _parser_logger
         self._unread = bytearray()
+        self._waiting_bytes = 0
         self._turn_due = False
         self._frames_handled = 0
         self._discarding = False
@@ -204,16 +209,12 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.stop_keepalive()
         self._abort_after(SHUTDOWN_GRACE_S)
 
-    def statistics(self) -> dict[str, int]:
-        """Bytes that wait in this connection's buffers."""
-        return {
-            "unsent_bytes": self.transport.get_write_buffer_size(),
-            "unread_bytes": len(self._unread),
-            "waiting_messages": self.queue.qsize(),
-            "fragment_bytes": sum(map(len, self.frames)),
-        }
-
     # Reading.
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that were read and that the app has not taken: unparsed, in fragments, or in messages."""
+        return len(self._unread) + sum(map(len, self.frames)) + self._waiting_bytes
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
@@ -279,9 +280,11 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def receive(self) -> Any:
         message = await self.queue.get()
-        if self._unread and self.queue.empty():
-            # With the next turn and not now: the app would never let the loop run while a client floods.
-            self._next_turn()
+        if self.queue.empty():
+            self._waiting_bytes = 0
+            if self._unread:
+                # With the next turn and not now: the app would never let the loop run while a client floods.
+                self._next_turn()
         return message
 
     def handle_events(self) -> None:
@@ -317,6 +320,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = []
         if self.close_sent:
             return
+        self._waiting_bytes += len(data)
         if self.curr_msg_data_type == "bytes":
             self.queue.put_nowait({"type": "websocket.receive", "bytes": data})
             return
@@ -365,9 +369,8 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
             raise ClientDisconnected
         was_open = self._outlet.open
         await super().send(message)
-        if message["type"] == "websocket.accept" and self.handshake_complete and not self.disconnected:
-            self._outlet.open = True
-            self._next_turn()
+        if message["type"] == "websocket.accept":
+            self._opened()
         elif self._ended():
             # A refusal over HTTP is a complete handshake too: else uvicorn logs an ERROR for each.
             self.handshake_complete = True
@@ -375,6 +378,14 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
             self._abort_after(CLOSE_TIMEOUT_S)
             if was_open:
                 self._regulate()
+
+    def _opened(self) -> None:
+        if not self.handshake_complete or self.disconnected:
+            # The peer left meanwhile. To uvicorn an app that ends before a handshake is in error.
+            self.handshake_complete = True
+            raise ClientDisconnected
+        self._outlet.open = True
+        self._next_turn()
 
     def _ended(self) -> bool:
         return self.close_sent
@@ -424,6 +435,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         # What the client sent before the hub closed is not acted on after it.
         while not self.queue.empty():
             self.queue.get_nowait()
+        self._waiting_bytes = 0
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def handle_close(self, event: Frame) -> None:

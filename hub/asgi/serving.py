@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from hub.asgi.prepared import PreparedWebSocketProtocol
+from hub.asgi.prepared import PreparedWebSocketProtocol, check_uvicorn
 from hub.asgi.prepared_http import HEADER_BYTES, PreparedHTTPProtocol
 
 __all__ = ["log_config", "uvicorn_config"]
@@ -40,9 +40,13 @@ def uvicorn_config(
             the hub has its own).
         shutdown_s: how long uvicorn waits for requests at its shutdown. Drain the node before it.
 
+    Raises:
+        ConfigError: the installed uvicorn does not fit (see hub.asgi.prepared.check_uvicorn).
+
     The loop is asyncio's: uvloop drains a flooding socket before it yields, which cost other clients 0.9-2.6 s against 0.1 s
     in our measurement, and gained nothing in fan-out.
     """
+    check_uvicorn()
     verbose = verbosity == "info"
     config = uvicorn.Config(
         app,

@@ -330,6 +330,7 @@ async def test_statistics_count() -> None:
         "refused": {},
         "faults": {},
         "unsent_bytes": 500,
+        "unread_bytes": 0,
     }
     await peer.lose()
     assert edge.endpoint.statistics()["connections"] == 0

@@ -166,3 +166,21 @@ async def test_cancellation_passes_through() -> None:
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert listener.calls == ["lost"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("code", "substitute"), [(1007, 4400), (1012, 4500)])
+async def test_a_server_that_cannot_send_a_code_sends_one_of_the_same_action(
+    code: int, substitute: int
+) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        if message["code"] < 3000:
+            raise ValueError("invalid close code")
+        sent.append(message)
+
+    outlet = FallbackOutlet(send)
+    async with outlet.running():
+        outlet.close(code, "why")
+    assert sent == [{"type": "websocket.close", "code": substitute, "reason": "why"}]

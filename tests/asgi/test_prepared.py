@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from hub.asgi import prepared
@@ -94,7 +96,6 @@ async def test_the_buffers_are_bounded() -> None:
     peer.transport.stuck = True
     app.outlet.write(bytes(1000))
     assert app.outlet.unsent_bytes == 1000
-    assert peer.protocol.statistics()["unsent_bytes"] == 1000
     await peer.lose()
 
 
@@ -280,7 +281,7 @@ async def test_after_a_broken_rule_the_rest_is_read_and_thrown_away() -> None:
         await peer.send(text("more"))
     assert peer.transport.reading
     assert messages(app) == []
-    assert peer.protocol.statistics()["unread_bytes"] == 0
+    assert peer.protocol.unread_bytes == 0
     peer.loop.advance(CLOSE_TIMEOUT_S)
     assert peer.transport.aborted
     await peer.lose()
@@ -293,12 +294,13 @@ async def test_reading_stops_while_a_message_waits() -> None:
     await peer.send(text("two"))
     await peer.send(text("three") * 1000)
     assert not peer.transport.reading
-    assert peer.protocol.statistics()["waiting_messages"] <= 1
+    assert app.outlet.unread_bytes == len("two") + len(text("three") * 1000)
     app.hold.set()
     await peer.loop.settle()
     for _ in range(40):
         await peer.loop.settle()
     assert messages(app) == ["one", "two"] + ["three"] * 1000
+    assert app.outlet.unread_bytes == 0
     assert peer.transport.reading
     await peer.lose()
 
@@ -550,6 +552,52 @@ async def test_shutdown_in_a_handshake_answers_503(lines: list[str]) -> None:
     assert peer.taken() == b""
     assert not [line for line in lines if line.startswith("ERROR")]
     await peer.lose()
+
+
+async def test_a_peer_that_leaves_before_accept_logs_no_error(lines: list[str]) -> None:
+    release = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await release.wait()
+        await send({"type": "websocket.accept"})
+
+    peer = Peer(slow)
+    await peer.connect()
+    peer.transport.close()
+    release.set()
+    await peer.loop.settle()
+    assert peer.taken() == b""
+    assert not [line for line in lines if line.startswith("ERROR")]
+    await peer.lose()
+
+
+_message = st.tuples(st.sampled_from([1, 2]), st.lists(st.integers(0, 3000), min_size=1, max_size=5))
+
+
+@given(st.lists(_message, max_size=12), st.integers(1, 9000), st.booleans())
+@settings(max_examples=50)
+def test_messages_do_not_depend_on_where_reads_end(
+    sent: list[tuple[int, list[int]]], step: int, pinged: bool
+) -> None:
+    data = b"".join(
+        client_frame(opcode if at == 0 else 0, b"x" * size, fin=at == len(sizes) - 1)
+        + (client_frame(PING, b"p") if pinged else b"")
+        for opcode, sizes in sent
+        for at, size in enumerate(sizes)
+    )
+
+    async def run() -> None:
+        app, peer = await opened()
+        for at in range(0, len(data), step):
+            peer.protocol.data_received(data[at : at + step])
+        await peer.loop.settle()
+        assert [len(m) for m in messages(app)] == [sum(sizes) for _, sizes in sent]
+        assert [isinstance(m, str) for m in messages(app)] == [opcode == 1 for opcode, _ in sent]
+        assert peer.taken() == b"\x8a\x01p" * (pinged * sum(len(sizes) for _, sizes in sent))
+        await peer.lose()
+
+    asyncio.run(run())
 
 
 async def test_eof_of_the_peer_ends_the_writing() -> None:
