@@ -169,19 +169,25 @@ class LegacyState:
         if isinstance(typed, AnalyzedDf):
             self._frame(typed, now, step)
         else:
-            self._deliver(typed, step)
+            self._deliver(typed, data, step)
         return step
 
     # --- messages
 
-    def _deliver(self, typed: Message, step: Step) -> None:
+    def _deliver(self, typed: Message, payload: Any, step: Step) -> None:
         key = typed.data if isinstance(typed, NewCandle) else None
         if isinstance(typed, Whitelist):
             self._book.set_pairs(self.producer, typed.data)
-        step.deliveries.append(self._delivery(typed.type, typed, key=key))
+        step.deliveries.append(self._delivery(typed.type, typed, key=key, payload=payload))
 
     def _delivery(
-        self, topic: str, message: Message | Connected, *, key: FrameKey | None = None, snapshot: bool = False
+        self,
+        topic: str,
+        message: Message | Connected,
+        *,
+        key: FrameKey | None = None,
+        snapshot: bool = False,
+        payload: Any = None,
     ) -> Delivery:
         return Delivery(
             producer=self.producer,
@@ -190,6 +196,7 @@ class LegacyState:
             message=message,
             key=key,
             snapshot=snapshot,
+            payload=payload,
         )
 
     def _problem(self, name: str, data: Any, problem: str) -> GenericMessage:

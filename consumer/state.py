@@ -200,6 +200,7 @@ class HubState:
                 key=key,
                 position=message.position,
                 snapshot=message.rev is not None and message.rev.prev == 0,
+                payload=message.data,
             )
         )
 

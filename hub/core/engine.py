@@ -31,7 +31,7 @@ Invariants (checked by `check_invariants`)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,6 +196,8 @@ class Core:
         if cell is None:
             self._room_for_key()
             cell = FrameCell(state_key, self.rev_epoch, capacity=self.limits.candles, cache=self.cache)
+        elif cell.store.n < self.limits.candles:
+            self._room_for_rows(rows.nbytes)
         before, have = cell.nbytes, cell.n
         change = cell.apply(rows, replace=replace, la_ms=la_ms, ts=ts)
         if is_new:
@@ -213,7 +215,10 @@ class Core:
     def _room_for_key(self) -> None:
         if len(self.values) + len(self.cells) >= self.limits.keys:
             raise Overloaded(f"more than {self.limits.keys} state keys")
-        if self.state_bytes > self.limits.state_bytes:
+        self._room_for_rows(0)
+
+    def _room_for_rows(self, size: int) -> None:
+        if self.state_bytes + size > self.limits.state_bytes:
             raise Overloaded(f"frames take more than {self.limits.state_bytes} bytes")
 
     def _mark(self, key: StateKey, have: int | None) -> None:
@@ -503,6 +508,8 @@ class Core:
                 if part is None:
                     cursor.sending = None
                     continue
+                if not part:
+                    return limit
                 frames.append(part)
                 size += len(part)
             elif cursor.due:
@@ -528,7 +535,8 @@ class Core:
         if cell is None:
             frames.append(self.values[key].frame(group.wire))
         elif group.wire is Wire.FREQTRADE:
-            frames.append(cell.legacy_rows(have))
+            cursor.sending = (key, cell.n, cell.legacy_rows(have))
+            return 0
         elif have is None or cell.needs_snapshot(have):
             return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
         else:
@@ -556,15 +564,24 @@ class Core:
     def _serve_requests(self, session: Session, frames: list[bytes], limit: int) -> None:
         size = 0
         while session.requests and size < limit:
-            request = session.requests.popleft()
-            bot = session.principal.legacy_bot
-            cell = self.cells.get(StateKey(bot, "analyzed_df", request.key)) if bot and request.key else None
-            if cell is None or request.key is None:
-                key = request.key or FrameKey(request.pair, "", "")
-                frames.append(legacy_frame(key, _EMPTY_SPLIT, 0))
-            else:
-                frames.append(cell.legacy_tail(request.limit))
-            size += len(frames[-1])
+            request = session.requests[0]
+            if request.parts is None:
+                request.parts = self._parts_of(session, request)
+            part = next(request.parts, None)
+            if part is None:
+                session.requests.popleft()
+                continue
+            if not part:
+                return
+            frames.append(part)
+            size += len(part)
+
+    def _parts_of(self, session: Session, request: FrameRequest) -> Iterator[bytes]:
+        bot = session.principal.legacy_bot
+        cell = self.cells.get(StateKey(bot, "analyzed_df", request.key)) if bot and request.key else None
+        if cell is not None:
+            return cell.legacy_tail(request.limit)
+        return iter([legacy_frame(request.key or FrameKey(request.pair, "", ""), _EMPTY_SPLIT, 0)])
 
     # --- time
 

@@ -81,14 +81,18 @@ class Group:
 
 
 class FrameRequest:
-    """A freqtrade client's `analyzed_df` request for one pair: the newest `limit` rows (None: all)."""
+    """A freqtrade client's `analyzed_df` request for one pair: the newest `limit` rows (None: all).
 
-    __slots__ = ("key", "limit", "pair")
+    `parts` is the answer once it is begun.
+    """
+
+    __slots__ = ("key", "limit", "pair", "parts")
 
     def __init__(self, pair: str, key: FrameKey | None, limit: int | None) -> None:
         self.pair = pair
         self.key = key
         self.limit = limit
+        self.parts: Iterator[bytes] | None = None
 
 
 class Session:

@@ -7,7 +7,7 @@ on the wire claims: whoever holds the key at `have` or later and applies this me
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ LEGACY_WHOLE_ROWS = 100
 """freqtrade's consumer replaces its frame by any message of at least so many rows, and merges smaller ones."""
 
 LEGACY_MAX_ROWS = 1500
+LEGACY_SLICE_ROWS = 100
 PART_BYTES = 256 * 1024
 _OVERHEAD_BYTES = 600
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -192,8 +193,21 @@ class FrameCell(Cell):
 
         A change of the cell does not disturb a snapshot under way: it is of the revision at which it began.
         """
-        window, n, header, la_ms = self._window(projection), self.n, self._header(0), self.la_ms
-        ranges = list(v2.split(window, part_bytes)) or [(0, 0)]
+        return self._parts(
+            self._window(projection), wire, projection, part_bytes, self.n, self._header(0), self.la_ms
+        )
+
+    def _parts(
+        self,
+        window: Columns,
+        wire: Wire,
+        projection: Projection,
+        part_bytes: int,
+        n: int,
+        header: dict[str, Any],
+        la_ms: int,
+    ) -> Iterator[bytes]:
+        ranges = list(v2.split(window, part_bytes, _kind(wire))) or [(0, 0)]
         for i, (a, b) in enumerate(ranges):
             key = (self.state_key, n, "part", wire, projection, part_bytes, i)
             prepared: bytes | None = self._cache.get(key)
@@ -219,8 +233,8 @@ class FrameCell(Cell):
 
     # --- freqtrade's wire
 
-    def legacy_rows(self, have: int | None) -> bytes:
-        """The change since `have` for freqtrade's consumer, as one frame.
+    def legacy_rows(self, have: int | None) -> Iterator[bytes]:
+        """The change since `have` for freqtrade's consumer, as one frame in the end (see `legacy_tail`).
 
         That consumer drops all its rows from the first incoming date on, and replaces its frame by any message of 100 rows
         or more; so it gets a contiguous tail from the earliest change, or the whole window.
@@ -230,26 +244,37 @@ class FrameCell(Cell):
             return self.legacy_tail(LEGACY_MAX_ROWS)
         return self.legacy_tail(tail.n)
 
-    def legacy_tail(self, limit: int | None) -> bytes:
-        """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit."""
+    def legacy_tail(self, limit: int | None) -> Iterator[bytes]:
+        """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit.
+
+        Yields b"" after each slice of work of about a millisecond, and the frame last. It is of the revision at which it
+        began, whatever happens to the cell meanwhile.
+        """
         count = self.store.n if limit is None else min(limit, self.store.n)
         key = (self.state_key, self.n, "legacy", count)
         prepared: bytes | None = self._cache.get(key)
-        if prepared is None:
-            prepared = self._legacy(count)
-            while len(prepared) > LEGACY_LIMIT_BYTES and count > LEGACY_WHOLE_ROWS:
-                count = max(
-                    LEGACY_WHOLE_ROWS, min(count - 1, int(count * LEGACY_LIMIT_BYTES / len(prepared) * 0.97))
-                )
-                prepared = self._legacy(count)
-            self._cache.put(key, prepared, len(prepared))
-        return prepared
+        if prepared is not None:
+            return iter([prepared])
+        return self._legacy_sized(self.store.tail(count), self.store.n, self.la_ms, key)
 
-    def _legacy(self, count: int) -> bytes:
+    def _legacy_sized(self, window: Columns, end: int, la_ms: int, key: Hashable) -> Iterator[bytes]:
+        prepared = yield from self._legacy(window, end, la_ms)
+        while len(prepared) > LEGACY_LIMIT_BYTES and window.n > LEGACY_WHOLE_ROWS:
+            fitting = int(window.n * LEGACY_LIMIT_BYTES / len(prepared) * 0.97)
+            window = window.tail(max(LEGACY_WHOLE_ROWS, min(window.n - 1, fitting)))
+            prepared = yield from self._legacy(window, end, la_ms)
+        self._cache.put(key, prepared, len(prepared))
+        yield prepared
+
+    def _legacy(self, window: Columns, end: int, la_ms: int) -> Generator[bytes, None, bytes]:
         key = self.state_key.key
         assert isinstance(key, FrameKey)
-        text = freqtrade.encode_split(self.store.tail(count), start=self.store.n - count)
-        return legacy_frame(key, text, self.la_ms)
+        pieces = []
+        for piece in freqtrade.iter_split(window, start=end - window.n, rows=LEGACY_SLICE_ROWS):
+            pieces.append(piece)
+            if window.n > LEGACY_SLICE_ROWS:
+                yield b""
+        return legacy_frame(key, "".join(pieces), la_ms)
 
 
 def legacy_frame(key: FrameKey, split: str, la_ms: int) -> bytes:
