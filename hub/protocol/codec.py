@@ -16,7 +16,7 @@ import orjson
 
 from hub.protocol.errors import BadMessage, NotAMessage, Undecodable, WrongOpcode
 
-__all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Wire", "close_frame", "frame", "payload_of"]
+__all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Wire", "close_frame", "encode_body", "frame", "payload_of"]
 
 # Where `data` of the canonical payload is freqtrade's `data` and not its flat fields.
 _BARE_DATA = frozenset({"whitelist", "new_candle", "analyzed_df"})
@@ -54,8 +54,11 @@ class Codec(Protocol):
             WrongOpcode: text on a binary wire or the reverse. Undecodable: not valid. NotAMessage: no map, or no `type`.
         """
 
-    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any]) -> bytes:
-        """The payload of a broadcast. `header` holds v2's fields between `type` and `data`; freqtrade's wire drops it."""
+    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any], body: bytes | None = None) -> bytes:
+        """The payload of a broadcast. `header` holds v2's fields between `type` and `data`; freqtrade's wire drops it.
+
+        `body` is `encode_body(data)` where the caller has it: the JSON wires splice it in and encode nothing twice.
+        """
 
 
 def _checked(message: Any) -> dict[str, Any]:
@@ -97,18 +100,20 @@ class _Json:
         except orjson.JSONDecodeError as error:
             raise Undecodable(f"not valid JSON: {error.msg} at character {error.pos}") from None
 
-    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any]) -> bytes:
-        return self.encode({"type": topic, **header, "data": data})
+    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any], body: bytes | None = None) -> bytes:
+        return self.encode({"type": topic, **header, "data": data if body is None else orjson.Fragment(body)})
 
 
 class _Freqtrade(_Json):
     def __init__(self) -> None:
         super().__init__(Wire.FREQTRADE)
 
-    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any]) -> bytes:
+    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any], body: bytes | None = None) -> bytes:
         if topic in _BARE_DATA or not isinstance(data, Mapping):
-            return self.encode({"type": topic, "data": data})
-        return self.encode({"type": topic, **data})
+            return self.encode({"type": topic, "data": data if body is None else orjson.Fragment(body)})
+        if body is None or not data or "type" in data:
+            return self.encode({**data, "type": topic})
+        return b'{"type":' + orjson.dumps(topic) + b"," + body[1:]
 
 
 class _Msgpack:
@@ -129,7 +134,7 @@ class _Msgpack:
         except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
             raise Undecodable(f"not valid msgpack: {str(error) or type(error).__name__}") from None
 
-    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any]) -> bytes:
+    def broadcast(self, topic: str, data: Any, header: Mapping[str, Any], body: bytes | None = None) -> bytes:
         return self.encode({"type": topic, **header, "data": data})
 
 
@@ -139,6 +144,18 @@ CODECS: Mapping[Wire, Codec] = {
     Wire.MSGPACK: _Msgpack(),
 }
 """The codec of each wire."""
+
+
+def encode_body(data: Any) -> bytes:
+    """The canonical payload as JSON: what a log stores, compares and measures.
+
+    Raises:
+        BadMessage: a value that JSON cannot carry.
+    """
+    try:
+        return orjson.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise BadMessage(f"cannot be sent as JSON: {error}") from None
 
 
 def frame(payload: bytes, *, text: bool) -> bytes:
