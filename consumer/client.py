@@ -178,6 +178,10 @@ class Client:
                 cap = CAP_S if connected_at is not None else self._settings.sleep_time
             except Unauthorized as error:
                 failure = self._denial(error, connected_at, loop.time())
+                if not self._counts["connections"]:
+                    # A wrong token is told once, by the error that the second try ends with.
+                    await self._sleep(self._backoff.failed(loop.time(), cap_s=cap))
+                    continue
             asked = failure.retry_after_s if isinstance(failure, ConnectionFailed) else None
             self._tell_down(failure)
             await self._sleep(self._backoff.failed(loop.time(), cap_s=cap, asked_s=asked))

@@ -1,0 +1,159 @@
+"""Stand-ins for sockets and clocks: an event loop whose time is virtual, a connection and a dialler that are driven by a test."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from consumer.connection import Closed, Endpoint
+from hub.frames.columns import Columns
+from hub.protocol.codec import CODECS, Wire
+
+T = TypeVar("T")
+
+START_MS = 1_795_392_000_000
+STEP_MS = 300_000
+KEY = ("BTC/USDT", "5m", "spot")
+
+
+class _Skipping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("every task waits for something that never comes")
+        if not ready and timeout:
+            self.loop.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Whenever every task waits, time jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        selector = _Skipping()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """As asyncio.run, in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+class FakeConnection:
+    """A connection whose peer is the test: `feed` what it sends; `sent` is what it was sent, decoded."""
+
+    def __init__(self, wire: Wire = Wire.JSON, *, subprotocol: str | None = "", pongs: bool = True) -> None:
+        self.wire = wire
+        self.subprotocol = (
+            (None if wire is Wire.FREQTRADE else wire.value) if subprotocol == "" else subprotocol
+        )
+        self.sent: list[dict[str, Any]] = []
+        self.closed_with: tuple[int, str] | None = None
+        self.pings = 0
+        self.unasked_pongs = 0
+        self.answer: Callable[[dict[str, Any]], Sequence[dict[str, Any]]] | None = None
+        self._pongs = pongs
+        self._incoming: asyncio.Queue[Any] = asyncio.Queue()
+
+    def feed(self, *messages: Any) -> None:
+        for message in messages:
+            self._incoming.put_nowait(message)
+
+    def end(self, code: int, reason: str = "", *, local: bool = False) -> None:
+        self.feed(Closed(code, reason, local=local))
+
+    async def receive(self) -> str | bytes:
+        message = await self._incoming.get()
+        if isinstance(message, Closed):
+            self._incoming.put_nowait(message)
+            raise message
+        if isinstance(message, str | bytes):
+            return message
+        payload = CODECS[self.wire].encode(message)
+        return payload.decode() if CODECS[self.wire].text else payload
+
+    async def send(self, payload: bytes, *, text: bool) -> None:
+        assert text is CODECS[self.wire].text
+        if self.closed_with is not None:
+            raise Closed(*self.closed_with, local=True)
+        message = CODECS[self.wire].decode(payload.decode() if text else payload)
+        self.sent.append(message)
+        if self.answer is not None:
+            self.feed(*self.answer(message))
+
+    async def ping(self) -> asyncio.Future[Any]:
+        self.pings += 1
+        pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._pongs:
+            pong.set_result(None)
+        return pong
+
+    async def pong(self) -> None:
+        self.unasked_pongs += 1
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self.closed_with is None:
+            self.closed_with = (code, reason)
+            self.end(code, reason, local=True)
+
+
+class FakeDial:
+    """Gives out connections, or raises errors, in the order of `script`; then `rest` for ever. Notes when it was asked."""
+
+    def __init__(self, *script: Any, rest: Callable[[], Any] | None = None) -> None:
+        self._script = list(script)
+        self._rest = rest
+        self.attempts: list[tuple[float, Wire]] = []
+
+    async def __call__(self, endpoint: Endpoint, wire: Wire, max_size: int) -> Any:
+        self.attempts.append((asyncio.get_running_loop().time(), wire))
+        if not self._script and self._rest is None:
+            await asyncio.Event().wait()
+        result = self._script.pop(0) if self._script else self._rest() if self._rest is not None else None
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+async def until(condition: Callable[[], object], tries: int = 10_000) -> None:
+    """Let other tasks run until `condition` holds, without letting time pass."""
+    for _ in range(tries):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came true")
+
+
+def rows(first: int, n: int = 1, *, value: float | None = None, **more: Sequence[Any]) -> Columns:
+    """`n` five-minute candles from number `first` on; `close` is the number unless `value` is given."""
+    numbers = range(first, first + n)
+    data: dict[str, Any] = {
+        "date": [START_MS + i * STEP_MS for i in numbers],
+        "close": np.array([float(i) if value is None else value for i in numbers]),
+    }
+    return Columns.from_mapping(data | more)
+
+
+def numbers(columns: Columns) -> list[int]:
+    """The numbers of candles, the inverse of `rows`."""
+    return [(int(date) - START_MS) // STEP_MS for date in columns.date_ms]
+
+
+def welcome(**limits: int) -> dict[str, Any]:
+    return {"type": "hub.welcome", "data": {"heartbeat_ms": 20000, "limits": {"message": 1 << 20, **limits}}}
+
+
+Answer = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
+Awaited = Awaitable[Any]
