@@ -168,6 +168,26 @@ async def test_a_peer_that_closes_and_does_not_read_is_aborted() -> None:
     assert app.listener.calls == ["lost"]
 
 
+async def test_a_peer_that_closes_is_aborted_though_the_app_is_busy() -> None:
+    app, peer = await opened()
+    app.hold = asyncio.Event()
+    await peer.send(text("one") + client_frame(CLOSE, b"\x03\xe8"))
+    assert messages(app) == ["one"]
+    assert peer.state.tasks
+    peer.loop.advance(CLOSE_TIMEOUT_S)
+    assert peer.transport.aborted
+    app.hold.set()
+    await peer.lose()
+
+
+async def test_nothing_is_written_to_a_transport_that_closes() -> None:
+    app, peer = await opened()
+    peer.transport.close()
+    assert app.outlet.write(b"x") is False
+    assert peer.taken() == b""
+    await peer.lose()
+
+
 async def test_what_waits_is_not_handled_after_close() -> None:
     app, peer = await opened()
     app.hold = asyncio.Event()
