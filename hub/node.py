@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from hub.core import notices, requests
 from hub.core.engine import Core, CoreLimits
 from hub.core.entry import Entry
-from hub.core.intake import FramePublish, Intake, LogPublish, Publish, ValuePublish
+from hub.core.intake import FramePublish, Intake, LogPublish, Publish, PublishOrder, ValuePublish
 from hub.core.ledger import Append, Appended, Log, Read
 from hub.core.session import Group, Session
 from hub.core.state import StateKey
@@ -132,12 +132,13 @@ class NodeLimits:
 class _Connection:
     """A session with its outlet; listens to the outlet for the node."""
 
-    __slots__ = ("driving", "node", "outlet", "readable", "session")
+    __slots__ = ("driving", "node", "order", "outlet", "readable", "session")
 
     def __init__(self, node: Node, session: Session, outlet: Outlet) -> None:
         self.node = node
         self.session = session
         self.outlet = outlet
+        self.order = PublishOrder()
         self.driving = False
         self.readable = asyncio.Event()
         self.readable.set()
@@ -343,7 +344,7 @@ class Node:
         if not items:
             self._answer_publish(connection, number, [], True)
         for i, item in enumerate(items):
-            self.publish(session.principal, item, session.wire, functools.partial(done, i))
+            self.publish(session.principal, item, session.wire, functools.partial(done, i), connection.order)
 
     def _answer_publish(self, connection: _Connection, number: int, results: list[Any], batch: bool) -> None:
         session = connection.session
@@ -357,10 +358,13 @@ class Node:
             session.tell(reply(number, answers[0]))
         self._drive_soon(connection)
 
-    def publish(self, principal: Principal, item: Any, wire: Wire, done: Done) -> None:
+    def publish(
+        self, principal: Principal, item: Any, wire: Wire, done: Done, order: PublishOrder | None = None
+    ) -> None:
         """Publish one item as decoded from `wire`; `done` is called once, with the ack or the refusal.
 
-        It is called at once for all but ledger messages, for those once the log has committed.
+        It is called at once for all but ledger messages, for those once the log has committed. With an `order`, ledger
+        messages of the same order are never stored ahead of an earlier one that was refused for now.
         """
         try:
             if self.draining:
@@ -370,7 +374,26 @@ class Node:
             self.core.counters["refused"] += 1
             done(error)
             return
-        self.publish_checked(publish, done)
+        if order is not None and isinstance(publish, LogPublish) and publish.ledger:
+            self._publish_in_order(publish, done, order)
+        else:
+            self.publish_checked(publish, done)
+
+    def _publish_in_order(self, publish: LogPublish, done: Done, order: PublishOrder) -> None:
+        mid = publish.entry.mid
+
+        def note(result: Ack | RequestError) -> None:
+            if isinstance(result, RequestError) and result.temporary:
+                order.refused(mid, self.clock.monotonic())
+            done(result)
+
+        try:
+            order.check(mid, self.clock.monotonic())
+        except RequestError as error:
+            self.core.counters["refused"] += 1
+            done(error)
+        else:
+            self.publish_checked(publish, note)
 
     def publish_checked(self, publish: Publish, done: Done) -> None:
         """Publish what the intake has checked."""
@@ -421,14 +444,16 @@ class Node:
         if entry.topic == "status" and isinstance(entry.data, Mapping):
             self.states[entry.bot] = str(entry.data.get("status", ""))[:64]
 
-    async def publish_and_wait(self, principal: Principal, item: Any, wire: Wire = Wire.JSON) -> Ack:
-        """Publish and wait for the ack; on cancellation the message may still be stored.
+    async def publish_and_wait(
+        self, principal: Principal, item: Any, order: PublishOrder | None = None, wire: Wire = Wire.JSON
+    ) -> Ack:
+        """Publish and wait for the ack; on cancellation the message may still be stored. `order` as of `publish`.
 
         Raises:
             RequestError: it was refused.
         """
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
-        self.publish(principal, item, wire, lambda result: _settle(future, result))
+        self.publish(principal, item, wire, lambda result: _settle(future, result), order)
         return await future
 
     async def _commit_forever(self) -> None:
@@ -444,6 +469,9 @@ class Node:
         try:
             results = await self.log.append(batch)
         except Exception:
+            # What was accepted behind the batch must not be stored ahead of its retry.
+            batch += self._appends
+            self._appends.clear()
             logger.exception("the log failed; %d messages are not acknowledged", len(batch))
             refused = NotDurable("the log could not store the message", retry_after_ms=1000)
             results = [Appended(append, refused=refused) for append in batch]

@@ -16,15 +16,16 @@ from hub.frames import v2
 from hub.frames.columns import Columns, Schema
 from hub.frames.timeframe import timeframe_ms
 from hub.protocol.codec import Wire, encode_body
-from hub.protocol.errors import BadFrame, BadMessage, Forbidden, IdExpired
+from hub.protocol.errors import BadFrame, BadMessage, Forbidden, IdExpired, Overloaded
 from hub.protocol.messages import NAME_LIMIT_BYTES, DeliveryClass, FrameKey, check_name, delivery_class, view
 from hub.protocol.principal import Principal
 from hub.protocol.values import plain
 
-__all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "ValuePublish"]
+__all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "PublishOrder", "ValuePublish"]
 
 MAX_SCHEMAS = 4096
 MAX_FUTURE_MS = 24 * 3600 * 1000
+HOLD_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,38 @@ class FramePublish:
 
 
 Publish = LogPublish | ValuePublish | FramePublish
+
+
+class PublishOrder:
+    """Keeps the ledger messages of one connection, or of one HTTP request, in the order sent.
+
+    After one is refused for now, the later ones are refused too until it is retried: stored ahead of it, an exit could come
+    before its entry. A publisher that gives the message up waits HOLD_S, or connects anew.
+    """
+
+    __slots__ = ("_held", "_until")
+
+    def __init__(self) -> None:
+        self._held: str | None = None
+        self._until = 0.0
+
+    def check(self, mid: str | None, now: float) -> None:
+        """Whether this ledger message may go now.
+
+        Raises:
+            Overloaded: an earlier one must be retried first.
+        """
+        if self._held is None or mid == self._held or now >= self._until:
+            self._held = None
+            return
+        raise Overloaded(
+            f"mid {self._held!r} was refused for now and must be retried first", retry_after_ms=100
+        )
+
+    def refused(self, mid: str | None, now: float) -> None:
+        """A ledger message was refused for now."""
+        if self._held is None:
+            self._held, self._until = mid, now + HOLD_S
 
 
 class Intake:

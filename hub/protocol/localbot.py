@@ -56,10 +56,10 @@ class Delivery:
 
     `producer` is the configured name of the connection it came by, `bot` the bot that published it (the producer's name on
     freqtrade's wire, which names no bot). `message` is the typed message: for analyzed_df an AnalyzedDf whose `df` is a
-    hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the canonical
-    payload as received (None for dataframes), with every field that `message` does not know. `position` is set on ledger messages of a hub. `commit` says
-    that the effect is durable; a bot that stores `position` in the same transaction as its effect acts exactly once.
-    Returning from `handle` without an exception commits too.
+    hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the
+    canonical payload as received (None for dataframes), with every field that `message` does not know. `position` is set on
+    ledger messages of a hub. `commit` says that the effect is durable; a bot that stores `position` in the same transaction
+    as its effect acts exactly once. Returning from `handle` without an exception commits too.
     """
 
     producer: str

@@ -28,12 +28,13 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from hub.core.intake import PublishOrder
 from hub.protocol.errors import ErrorCode, Overloaded, RequestError, TooLarge
 from hub.protocol.principal import Principal
 
 __all__ = ["Publish", "PublishIntake", "PublishStatistics", "refusal"]
 
-Publish = Callable[[Principal, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Publish = Callable[[Principal, Mapping[str, Any], PublishOrder], Awaitable[Mapping[str, Any]]]
 """Publishes one message and returns its answer once committed; raises RequestError when it is refused."""
 
 _STATUS = {
@@ -135,16 +136,19 @@ class PublishIntake:
         if len(items) > self._items:
             raise RequestError(f"body: expected at most {self._items} messages, got {len(items)}")
         # The tasks begin in this order and the node accepts before it waits, so one commit can take the whole list.
-        results = await asyncio.gather(*(self._one(principal, item) for item in items))
+        order = PublishOrder()
+        results = await asyncio.gather(*(self._one(principal, item, order) for item in items))
         answers = [{"error": r.as_data()} if isinstance(r, RequestError) else dict(r) for r in results]
         errors = [r for r in results if isinstance(r, RequestError)]
         return _response(answers if isinstance(document, list) else answers[0], errors)
 
-    async def _one(self, principal: Principal, item: Any) -> Mapping[str, Any] | RequestError:
+    async def _one(
+        self, principal: Principal, item: Any, order: PublishOrder
+    ) -> Mapping[str, Any] | RequestError:
         try:
             if not isinstance(item, dict):
                 raise RequestError("expected a map with bot, topic and data")
-            answer = await self._publish(principal, item)
+            answer = await self._publish(principal, item, order)
         except RequestError as error:
             self._refused += 1
             return error

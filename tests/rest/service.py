@@ -41,7 +41,9 @@ class Node:
     def timeframe(self, bot: str) -> str | None:
         return "5m"
 
-    async def publish(self, principal: Principal, item: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def publish(
+        self, principal: Principal, item: Mapping[str, Any], _order: object = None
+    ) -> Mapping[str, Any]:
         self.published.append((principal, item))
         return self.answer(item)
 

@@ -80,7 +80,7 @@ async def test_the_answer_waits_for_the_commit_of_all_at_once() -> None:
     committed = asyncio.Event()
     accepted: list[Mapping[str, Any]] = []
 
-    async def publish(_principal: Principal, item: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def publish(_principal: Principal, item: Mapping[str, Any], _order: object) -> Mapping[str, Any]:
         accepted.append(item)
         if len(accepted) == 3:
             committed.set()
@@ -260,7 +260,7 @@ SOMEONE = Principal(name="pub", publishes=frozenset({"*"}))
 
 
 def intake(publish: Any = None, **keys: Any) -> PublishIntake:
-    async def accept(_principal: Principal, _item: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def accept(_principal: Principal, _item: Mapping[str, Any], _order: object) -> Mapping[str, Any]:
         return {}
 
     bounds: dict[str, Any] = {"items": 10, "body_bytes": 100, "pending_bytes": 150, "body_timeout_s": 30.0}
@@ -284,7 +284,7 @@ async def test_nothing_is_read_when_too_much_is_declared() -> None:
 async def test_all_bodies_together_are_bounded_and_counted_until_answered() -> None:
     release, accepted = asyncio.Event(), asyncio.Event()
 
-    async def publish(_principal: Principal, _item: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def publish(_principal: Principal, _item: Mapping[str, Any], _order: object) -> Mapping[str, Any]:
         accepted.set()
         await release.wait()
         return {}
