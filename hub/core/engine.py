@@ -22,7 +22,7 @@ All methods are synchronous and do no I/O. The node calls them from one thread; 
 Invariants (checked by `check_invariants`)
 ==========================================
 1. A session is in exactly one place: nowhere (no subscription), `group.hot` (cursor is None), or `group.stragglers`.
-2. No cursor is beyond the tail's next offset, and a hot group's cursor is never below the tail's first.
+2. No cursor is beyond the tail's next offset. A group whose hot sessions are owed something is not `level`, and dirty.
 3. `due` holds only keys that the subscription takes, and a revision that the receiver really holds (or None).
 4. A marker (new_candle, hub.candle_complete) stands in `due` behind the rows of its key that were published before it.
 5. A message is appended to the tail exactly once, in the order of its offset.
@@ -131,11 +131,35 @@ class Core:
         for result in results:
             entry = result.append.entry
             self.pending_bytes -= entry.size
-            if result.refused is not None or result.duplicate:
+            if result.refused is not None:
                 continue
+            if result.duplicate:
+                self._reach(result.offset)
+                continue
+            self._reach(entry.offset - 1)
             self.tail.append(entry)
             self.counters["published"] += 1
-            self.dirty.update(self._groups_of(entry.stream))
+            self._touch(self._groups_of(entry.stream), entry.offset)
+
+    def _reach(self, offset: int) -> None:
+        """All up to `offset` is in the log. What a log stored but reported as failed is delivered from there."""
+        if offset >= self.tail.next:
+            self._touch(self.groups.values(), self.tail.next)
+            self.tail.jump(offset + 1)
+
+    def _touch(self, groups: Iterable[Group], offset: int) -> None:
+        """These groups are owed something again, of the ledger from `offset` on."""
+        for group in groups:
+            if group.level:
+                group.level = False
+                group.cursor.ledger = offset
+            self.dirty.add(group)
+
+    def _cursor_of(self, group: Group) -> Cursor:
+        """The cursor of the hot sessions, brought to the tail where nothing is owed."""
+        if group.level:
+            group.cursor.ledger = self.tail.next
+        return group.cursor
 
     def publish_event(self, entry: Entry) -> None:
         """Publish an event: best effort, counted.
@@ -151,7 +175,7 @@ class Core:
             )
         self.events.append(entry)
         self.counters["published"] += 1
-        self.dirty.update(self._groups_of(entry.stream))
+        self._touch(self._groups_of(entry.stream), self.tail.next)
 
     def publish_value(self, bot: str, topic: str, key: FrameKey | None, data: Any, ts: int) -> int:
         """Publish the newest value of a state key (whitelist, new_candle); returns its revision.
@@ -226,7 +250,7 @@ class Core:
         for group in self._groups_of((key.bot, key.topic)):
             if group.projection(key) is None:
                 continue
-            self.dirty.add(group)
+            self._touch((group,), self.tail.next)
             if group.hot:
                 _owe(group.cursor, key, have, marker=marker)
             for session in group.stragglers:
@@ -262,6 +286,7 @@ class Core:
         old, cursor = session.group, self._own_cursor(session)
         self._leave(session)
         if not subscription.items:
+            session.page.clear()
             return
         key = (session.wire, subscription)
         group = self.groups.get(key)
@@ -277,14 +302,20 @@ class Core:
         if session.cursor is not None:
             return session.cursor
         if session.group is not None:
-            return session.group.cursor.copy()
+            return self._cursor_of(session.group).copy()
         return Cursor(self.tail.next)
+
+    def position(self, session: Session) -> int:
+        """The offset up to which a session was served; of its next subscription everything above it follows."""
+        cursor = session.cursor or (self._cursor_of(session.group) if session.group is not None else None)
+        return (cursor.ledger if cursor is not None else self.tail.next) - 1
 
     def _carry_over(self, cursor: Cursor, old: Group | None, new: Group, *, snapshots: bool) -> None:
         due = cursor.due
         if cursor.sending is not None:
+            # Parts of a snapshot were sent, not all: the receiver holds nothing, whatever became due behind it.
             first: dict[StateKey, int | None] = {cursor.sending[0]: None}
-            due = first | due
+            due = first | due | first
             cursor.sending = None
         cursor.due = {}
         cursor.events_seen = -1
@@ -318,13 +349,14 @@ class Core:
         group = session.group
         if group is not None and session in group.hot:
             del group.hot[session]
-            session.cursor = group.cursor.copy()
+            session.cursor = self._cursor_of(group).copy()
             group.stragglers.add(session)
 
     def resync(self, session: Session, key: StateKey) -> bool:
         """A v2 client lost its hold on a key: owe it a snapshot. False when it is not subscribed or does not exist."""
         group = session.group
-        if group is None or group.projection(key) is None or not (key in self.cells or key in self.values):
+        # The key comes from the client, so look whether it exists before the group remembers it.
+        if group is None or not (key in self.cells or key in self.values) or group.projection(key) is None:
             return False
         self.fall_behind(session)
         cursor = session.cursor
@@ -334,6 +366,7 @@ class Core:
         cursor.due.pop(key, None)
         first: dict[StateKey, int | None] = {key: None}
         cursor.due = first | cursor.due
+        _markers_last(cursor)
         return True
 
     @property
@@ -363,10 +396,12 @@ class Core:
         size = self._ledger(group, group.cursor, frames, limit_bytes)
         size += self._events(group, group.cursor, None, frames, limit_bytes - size)
         self._state(group, group.cursor, None, frames, limit_bytes - size)
-        return frames, not self._at_tail(group, group.cursor)
+        group.level = self._at_tail(group, group.cursor)
+        return frames, not group.level
 
     def _forward(self, group: Group) -> None:
         cursor = group.cursor
+        group.level = True
         cursor.ledger = self.tail.next
         cursor.due.clear()
         cursor.sending = None
@@ -384,7 +419,9 @@ class Core:
         if group is not None and cursor is not None:
             size += self._ledger(group, cursor, frames, limit_bytes - size, session)
             size += self._events(group, cursor, session, frames, limit_bytes - size)
-            size += self._state(group, cursor, session, frames, limit_bytes - size)
+            # An answer under way is of the revision at which it began: newer rows must come behind it.
+            if not (session.requests and session.requests[0].parts is not None):
+                size += self._state(group, cursor, session, frames, limit_bytes - size)
             read = self._read_for(session, cursor, limit_bytes)
         if size < limit_bytes:
             self._serve_requests(session, frames, limit_bytes - size)
@@ -406,17 +443,24 @@ class Core:
         cursor = session.cursor
         if cursor is None or session.closing is not None:
             return
-        if page.floor >= cursor.ledger:
-            self._gap(session, cursor, page.floor)
-        session.page.extend(entry for entry in page.entries if entry.offset >= cursor.ledger)
+        if page.floor >= cursor.ledger and not self._gap(session, cursor, page.floor):
+            return
+        # The log may be ahead of what core was told of; that is delivered when it is.
+        entries = [entry for entry in page.entries if cursor.ledger <= entry.offset < self.tail.next]
+        if any(entry.offset != cursor.ledger + i for i, entry in enumerate(entries)):
+            session.close(CloseCode.INTERNAL_ERROR, "the log has a hole")
+            return
+        session.page.extend(entries)
 
-    def _gap(self, session: Session, cursor: Cursor, floor: int) -> None:
+    def _gap(self, session: Session, cursor: Cursor, floor: int) -> bool:
+        """Tell a session what it lost; False when that ends it."""
         self.counters["gaps"] += 1
         if session.wire is Wire.FREQTRADE:
             session.close(CloseCode.SLOW_CONSUMER, "retention overtook this client; fills were lost")
-            return
+            return False
         session.tell(notices.gap(self.epoch, cursor.ledger - 1, floor))
         cursor.ledger = floor + 1
+        return True
 
     def _level(self, session: Session) -> bool:
         group, cursor = session.group, session.cursor
@@ -428,7 +472,7 @@ class Core:
             return False
         if not group.hot:
             self._forward(group)
-        if not self._at_tail(group, group.cursor):
+        if not group.level:
             return False
         group.stragglers.discard(session)
         session.cursor = None
@@ -597,11 +641,15 @@ class Core:
             self._expire(session, now_ms)
             if session.cursor is not None:
                 self._judge_lag(session, session.cursor, now)
-            if session.wire is not Wire.FREQTRADE and now - session.sent_at >= heartbeat_s and session.hot:
-                session.tell(notices.heartbeat(now_ms))
+            if session.cursor is None and not session.control and now - session.sent_at >= heartbeat_s:
+                self._beat(session, now_ms)
             if session.control or session.closing is not None:
                 touched.append(session)
         return touched
+
+    def _beat(self, session: Session, now_ms: int) -> None:
+        if session.wire is not Wire.FREQTRADE:
+            session.tell(notices.heartbeat(now_ms))
 
     def _expire(self, session: Session, now_ms: int) -> None:
         expires = session.principal.expires_ms
@@ -631,7 +679,7 @@ class Core:
         below = max(0, self.tail.first - cursor.ledger)
         seen = self.tail.bytes_since(cursor.ledger)
         # What left the tail is counted at the tail's own density: the log is not read for a judgement.
-        density = self.tail.bytes // max(1, self.tail.next - self.tail.first)
+        density = self.tail.bytes_since(0) // max(1, self.tail.next - self.tail.first)
         return seen + below * density
 
     # --- figures
@@ -667,7 +715,7 @@ class Core:
             assert (group.wire, group.subscription) == (wire, subscription)
             assert group.hot or group.stragglers
             assert not set(group.hot) & group.stragglers
-            assert not group.hot or group in self.dirty or group.cursor.ledger >= self.tail.first
+            assert not group.hot or group.level or group in self.dirty
             assert all(s.cursor is None and s.group is group for s in group.hot)
             assert all(s.cursor is not None and s.group is group for s in group.stragglers)
             for cursor in [group.cursor, *(s.cursor for s in group.stragglers if s.cursor)]:

@@ -87,7 +87,7 @@ class Log(Protocol):
 
 class Tail:
     """The newest committed entries. Invariants: offsets are contiguous, `first` .. `next - 1`; bytes <= limit unless one
-    entry alone is larger."""
+    entry alone is larger; `_before` holds for each entry the payload bytes of all that came before it."""
 
     def __init__(self, state: LogState, limit_bytes: int) -> None:
         self.epoch = state.epoch
@@ -97,6 +97,7 @@ class Tail:
         self.limit_bytes = limit_bytes
         self.streams: set[tuple[str, str]] = set()
         self._entries: deque[Entry] = deque()
+        self._before: deque[int] = deque()
 
     @property
     def first(self) -> int:
@@ -104,15 +105,29 @@ class Tail:
         return self.next - len(self._entries)
 
     def append(self, entry: Entry) -> None:
-        """Add the entry with offset `next`."""
-        assert entry.offset == self.next, (entry.offset, self.next)
+        """Add the entry with offset `next`, or a later one: what lies between is in the log alone (see `jump`)."""
+        if entry.offset != self.next:
+            self.jump(entry.offset)
         self._entries.append(entry)
+        self._before.append(self.total_bytes)
         self.streams.add(entry.stream)
         self.next += 1
         self.bytes += entry.size
         self.total_bytes += len(entry.body)
         while self.bytes > self.limit_bytes and len(self._entries) > 1:
             self.bytes -= self._entries.popleft().size
+            self._before.popleft()
+
+    def jump(self, offset: int) -> None:
+        """Go on at `offset`, with nothing in memory: the log holds entries below it that were never told.
+
+        A log that failed may have stored what it reported as lost; its numbers are used, and readers get it from the log.
+        """
+        assert offset > self.next, (offset, self.next)
+        self._entries.clear()
+        self._before.clear()
+        self.bytes = 0
+        self.next = offset
 
     def since(self, offset: int) -> Iterator[Entry]:
         """Entries from `offset` (>= first) on, oldest first."""
@@ -127,8 +142,9 @@ class Tail:
         return reversed(newest)
 
     def bytes_since(self, offset: int) -> int:
-        """Bytes of payload from `offset` on, as far as they are in memory."""
-        return sum(len(entry.body) for entry in self.since(max(offset, self.first)))
+        """Bytes of payload from `offset` on, as far as they are in memory. Costs no walk over the entries."""
+        at = max(offset - self.first, 0)
+        return self.total_bytes - self._before[at] if at < len(self._before) else 0
 
     def check_invariants(self) -> None:
         """Raise AssertionError if an invariant is broken."""
@@ -136,6 +152,7 @@ class Tail:
         assert offsets == list(range(self.first, self.next)), offsets
         assert self.bytes == sum(entry.size for entry in self._entries)
         assert self.bytes <= self.limit_bytes or len(self._entries) == 1
+        assert len(self._before) == len(self._entries)
 
 
 def _skip(entries: Iterable[Entry], count: int) -> Iterator[Entry]:

@@ -119,9 +119,7 @@ def _subscribe(
     items = tuple(item for item in items if item.bots is None or item.bots - set(denied))
     if want and not items:
         raise Forbidden("nothing is left of this subscription", data={"denied": denied})
-    cursor = session.cursor or (session.group.cursor if session.group else None)
-    offset = (cursor.ledger if cursor else core.tail.next) - 1
-    answer = {"epoch": core.epoch, "offset": offset, "recovered": None}
+    answer = {"epoch": core.epoch, "offset": core.position(session), "recovered": None}
     _done(session, number, answer | {"unknown": unknown, "missing": _missing(core, items), "denied": denied})
     core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True)
 

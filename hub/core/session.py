@@ -50,14 +50,16 @@ class Cursor:
 
 class Group:
     """The sessions of one wire with an equal subscription. `hot` ones are level and share `cursor` and its frames;
-    `stragglers` each have a cursor of their own."""
+    `stragglers` each have a cursor of their own. While `level` the hot ones are owed nothing: `cursor` then stands for the
+    tail's next offset, wherever it was left, since a message that nobody here wants does not touch the group."""
 
-    __slots__ = ("_projections", "_wants", "cursor", "hot", "stragglers", "subscription", "wire")
+    __slots__ = ("_projections", "_wants", "cursor", "hot", "level", "stragglers", "subscription", "wire")
 
     def __init__(self, wire: Wire, subscription: Subscription, cursor: Cursor) -> None:
         self.wire = wire
         self.subscription = subscription
         self.cursor = cursor
+        self.level = True
         self.hot: dict[Session, None] = {}
         self.stragglers: set[Session] = set()
         self._wants: dict[Stream, bool] = {}
