@@ -33,6 +33,8 @@ ConfigFile = Annotated[
 def serve(config: ConfigFile = None) -> None:
     """Serve until SIGINT or SIGTERM, then drain. Without a config: 127.0.0.1:8080 with secrets made on first run."""
     loaded = _load(config)
+    if not loaded.api_server.enabled:
+        _fail(ConfigError("api_server.enabled", "expected true to serve, got false"))
     _warn(loaded)
     from hub.asgi.serving import log_config
 

@@ -217,7 +217,7 @@ class Node:
         if self._appends or self.core.pending_bytes or self.core.dirty:
             return True
         return any(
-            (not c.session.hot and c.session.group) or c.outlet.unsent_bytes
+            c.session.control or (c.session.group and not c.session.hot) or c.outlet.unsent_bytes
             for c in self._connections.values()
         )
 

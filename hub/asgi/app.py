@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
@@ -33,7 +35,10 @@ class HubApp(Starlette):
         middleware: Sequence[Middleware],
         lifespan: Lifespan[HubApp] | None,
     ) -> None:
-        super().__init__(routes=routes, middleware=middleware, lifespan=lifespan)
+        super().__init__(
+            routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers={404: _not_found}
+        )
+        self.router.redirect_slashes = False
         self.endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,6 +50,10 @@ class HubApp(Starlette):
     def statistics(self) -> Statistics:
         """The edge's figures (MessageEndpoint.statistics)."""
         return self.endpoint.statistics()
+
+
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"detail": "Not Found"}, 404)
 
 
 def build_app(
