@@ -133,6 +133,70 @@ def test_speed_batches_lag_and_restarts_do_not_change_the_trades(
         asyncio.run(compare(Path(plain), Path(rough)))
 
 
+def oracle(mine: dict[int, Candle]) -> list[tuple[Any, ...]]:
+    """What one pair's trades come to, written down a second time in plain floats: open, close, rates, reason."""
+    trades: list[tuple[Any, ...]] = []
+    opened: tuple[int, float] | None = None
+    before: Candle | None = None
+    for date, row in mine.items():
+        enter = before is not None and before.enter_long and not before.exit_long
+        leave = before is not None and before.exit_long and not before.enter_long
+        was_open = opened is not None
+        if opened is not None and leave:
+            trades.append((opened[0], date, opened[1], row.open, "exit_signal"))
+            opened = None
+        if not was_open and enter:
+            opened = (date, row.open)
+        if opened is not None:
+            roi = 0.01 if date - opened[0] >= 120 * 60_000 else 0.04
+            stop, goal = opened[1] * 0.96, opened[1] * 1.001 * (1 + roi) / 0.999
+            if row.low <= stop:
+                trades.append((opened[0], date, opened[1], min(stop, row.open), "stop_loss"))
+                opened = None
+            elif row.high >= goal:
+                trades.append((opened[0], date, opened[1], max(goal, row.open), "roi"))
+                opened = None
+        # The signal of this row is seen by a bot that is in or out of the market by now.
+        before = row._replace(
+            enter_long=row.enter_long and opened is None, exit_long=row.exit_long and opened is not None
+        )
+        if row.enter_long and row.exit_long:
+            before = row._replace(enter_long=False, exit_long=False)
+    return trades
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_trades_are_those_of_a_second_implementation(seed: int, tmp_path: Path) -> None:
+    made = random_rows(seed, 120)
+    await feed(tmp_path, candle_by_candle(made), max_open_trades=-1, stake_amount=10)
+    for pair, mine in made.items():
+        names = "open_ms, close_ms, open_rate, close_rate, exit_reason"
+        connection = sqlite3.connect(tmp_path / "paper.sqlite")
+        query = f"select {names} from trades where pair = ? and not is_open order by id"
+        found = list(connection.execute(query, (pair,)))
+        connection.close()
+        expected = oracle(mine)
+        assert len(expected) > 5
+        assert [(a, b, reason) for a, b, *_, reason in found] == [(a, b, r) for a, b, *_, r in expected]
+        for (_, _, opened, closed, _), (_, _, rate, exit_rate, _) in zip(found, expected, strict=True):
+            assert float(opened) == rate
+            assert float(closed) == pytest.approx(exit_rate, rel=1e-10)
+
+
+@pytest.mark.anyio
+async def test_no_order_depends_on_what_comes_later(tmp_path: Path) -> None:
+    made = random_rows(5, 60)
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    await feed(whole, candle_by_candle(made))
+    end = at(30)
+    known = {pair: {date: row for date, row in mine.items() if date <= end} for pair, mine in made.items()}
+    await feed(half, [*candle_by_candle(known), complete(end, PAIRS, ())])
+    orders = table(half, "orders")
+    assert len(orders) > 5
+    assert orders == [order for order in table(whole, "orders") if order[3] <= end]
+
+
 @pytest.mark.anyio
 async def test_candle_complete_moves_on_without_a_missing_pair(tmp_path: Path) -> None:
     buy, flat = Candle(100.0, 100.0, 100.0, 100.0, enter_long=True), Candle(100.0, 100.0, 100.0, 100.0)
