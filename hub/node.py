@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from hub.core import notices, requests
 from hub.core.engine import Core, CoreLimits
 from hub.core.entry import Entry
-from hub.core.intake import FramePublish, Intake, LogPublish, Publish, PublishOrder, ValuePublish
+from hub.core.intake import Intake, LogPublish, Publish, PublishOrder, ValuePublish
 from hub.core.ledger import Append, Appended, Log, Read
 from hub.core.session import Group, Session
 from hub.core.state import StateKey
@@ -171,6 +171,8 @@ class Node:
         self.states: dict[str, str] = {}
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
+        self._committing: list[Append] = []
+        self._stopped = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -228,9 +230,16 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        unanswered = [*self._committing, *self._appends]
+        self._committing = []
+        self._appends.clear()
+        for append in unanswered:
+            _tell(append, NotDurable("the hub stopped before the log answered; retry with the same mid"))
         for connection in list(self._connections.values()):
             connection.outlet.close(CloseCode.SERVICE_RESTART, "retry_after_ms=1000")
-        await self.log.close()
+        if not self._stopped:
+            self._stopped = True
+            await self.log.close()
 
     # --- sessions
 
@@ -309,6 +318,7 @@ class Node:
         full = (
             session.unanswered >= self.limits.publish_in_flight
             or session.control_bytes > self.limits.control_bytes
+            or len(session.requests) > self.limits.in_flight
         )
         if full:
             connection.readable.clear()
@@ -367,8 +377,6 @@ class Node:
         messages of the same order are never stored ahead of an earlier one that was refused for now.
         """
         try:
-            if self.draining:
-                raise Draining("the hub is draining", retry_after_ms=2000)
             publish = self.intake.parse(principal, item, wire, self.clock.now_ms())
         except RequestError as error:
             self.core.counters["refused"] += 1
@@ -399,6 +407,8 @@ class Node:
         """Publish what the intake has checked."""
         now = self.clock.monotonic()
         try:
+            if self.draining:
+                raise Draining("the hub is draining", retry_after_ms=2000)
             if isinstance(publish, LogPublish) and publish.ledger:
                 self._appends.append(self.core.accept(publish.entry, done))
                 self._wake_committer.set()
@@ -418,23 +428,19 @@ class Node:
             self._seen(publish.entry.bot)
             self._note_state(publish.entry)
             return {}
-        self._seen(publish.bot)
         if isinstance(publish, ValuePublish):
-            return {
-                "rev": self.core.publish_value(
-                    publish.bot, publish.topic, publish.key, publish.data, publish.ts
-                )
-            }
-        assert isinstance(publish, FramePublish)
-        rev = self.core.publish_frame(
-            publish.bot,
-            publish.key,
-            publish.rows,
-            replace=publish.replace,
-            la_ms=publish.la_ms,
-            ts=publish.ts,
-            now=now,
-        )
+            rev = self.core.publish_value(publish.bot, publish.topic, publish.key, publish.data, publish.ts)
+        else:
+            rev = self.core.publish_frame(
+                publish.bot,
+                publish.key,
+                publish.rows,
+                replace=publish.replace,
+                la_ms=publish.la_ms,
+                ts=publish.ts,
+                now=now,
+            )
+        self._seen(publish.bot)
         return {"rev": rev}
 
     def _seen(self, bot: str) -> None:
@@ -460,10 +466,11 @@ class Node:
         while True:
             await self._wake_committer.wait()
             self._wake_committer.clear()
-            batch = list(self._appends)
+            self._committing = list(self._appends)
             self._appends.clear()
-            if batch:
-                await self._commit(batch)
+            if self._committing:
+                await self._commit(self._committing)
+                self._committing = []
 
     async def _commit(self, batch: list[Append]) -> None:
         try:
@@ -478,11 +485,11 @@ class Node:
         self.core.committed(results)
         self._flush_soon()
         for result in results:
-            done: Any = result.append.token
             if result.refused is not None:
-                done(result.refused)
+                _tell(result.append, result.refused)
             else:
-                done({"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate})
+                ack = {"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate}
+                _tell(result.append, ack)
 
     # --- delivery
 
@@ -495,9 +502,19 @@ class Node:
         self._flush_scheduled = False
         dirty, self.core.dirty = self.core.dirty, set()
         for group in dirty:
-            self._flush_group(group)
+            try:
+                self._flush_group(group)
+            except Exception:
+                logger.exception("a group could not be served; its sessions end and may resume")
+                self._end_group(group)
         if self.core.dirty:
             self._flush_soon()
+
+    def _end_group(self, group: Group) -> None:
+        """What the group's cursor passed may not have been written: nobody goes on with a silent hole."""
+        for session in [*group.hot, *group.stragglers]:
+            session.close(CloseCode.INTERNAL_ERROR, "internal error; resume when you can")
+            self._act(self._connections[session.id])
 
     def _flush_group(self, group: Group) -> None:
         before = set(group.stragglers) if group.stragglers else set()
@@ -553,8 +570,15 @@ class Node:
             connection.outlet.close(*closing)
 
     async def _read(self, connection: _Connection, read: Read) -> None:
-        page = await self.log.read(read)
-        self.core.loaded(connection.session, page)
+        session = connection.session
+        try:
+            page = await self.log.read(read)
+        except Exception:
+            logger.exception("the log cannot be read; a session that is behind ends")
+            session.close(CloseCode.INTERNAL_ERROR, "the log cannot be read; resume when you can")
+            self._act(connection)
+            return
+        self.core.loaded(session, page)
         self._drive(connection)
 
     async def _tick_forever(self) -> None:
@@ -610,6 +634,7 @@ class Node:
         return {
             "core": self.core.statistics(),
             "log": self.log.statistics(),
+            "intake": self.intake.statistics(),
             "node": {
                 "connections": len(self._connections),
                 "connections_limit": self.limits.connections,
@@ -618,6 +643,15 @@ class Node:
                 "tasks": len(self._tasks),
             },
         }
+
+
+def _tell(append: Append, result: Ack | RequestError) -> None:
+    """Answer one publisher; what its callback does wrong must not keep the others from their answers."""
+    done: Any = append.token
+    try:
+        done(result)
+    except Exception:
+        logger.exception("a publisher's callback failed")
 
 
 def _settle(future: asyncio.Future[Ack], result: Ack | RequestError) -> None:

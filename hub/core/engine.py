@@ -43,16 +43,19 @@ from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
 from hub.core.session import Cursor, FrameRequest, Group, Session, Stream
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell, legacy_frame
 from hub.frames.columns import Columns
+from hub.frames.timeframe import MAX_DATE_MS, MIN_DATE_MS
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import CODECS, Wire, encode_body, frame
-from hub.protocol.errors import Overloaded, TooLarge
+from hub.protocol.errors import BadFrame, Overloaded, PublishRefused, TooLarge
 from hub.protocol.messages import FrameKey
 from hub.protocol.subscription import HUB_TOPICS, Projection, Subscription
 
 __all__ = ["Core", "CoreLimits", "Pulled"]
 
 LEDGER_MESSAGE_BYTES = 256 * 1024
-PART_BYTES = {Wire.MSGPACK: 256 * 1024, Wire.JSON: 128 * 1024}
+PART_BYTES = {Wire.MSGPACK: 256 * 1024, Wire.JSON: 256 * 1024}
+SCHEMAS_TOLD = 1024
+"""Schemas that are remembered as told to a session; more are told again."""
 _MARKERS = frozenset({"new_candle"}) | HUB_TOPICS
 _EMPTY_SPLIT = '{"columns":[],"index":[],"data":[]}'
 
@@ -186,7 +189,7 @@ class Core:
         rev = self._set_value(StateKey(bot, topic, key), data, ts)
         if topic == "whitelist":
             for timeframe, complete in self.candles.whitelist(bot, data):
-                self._set_value(StateKey(bot, "hub.candle_complete", timeframe), complete, ts)
+                self._complete(bot, timeframe, complete, ts)
         return rev
 
     def _set_value(self, key: StateKey, data: Any, ts: int) -> int:
@@ -214,6 +217,8 @@ class Core:
         Raises:
             BadFrame: nothing changed; the text names the row or column. Overloaded: too many keys, or frames too large in all.
         """
+        if not MIN_DATE_MS <= la_ms <= MAX_DATE_MS:
+            raise BadFrame("la_ms: expected a time of the years 1 to 9999 in ms since 1970")
         state_key = StateKey(bot, "analyzed_df", key)
         cell = self.cells.get(state_key)
         is_new = cell is None
@@ -233,8 +238,15 @@ class Core:
         self.counters["published"] += 1
         self._mark(state_key, None if is_new or cell.needs_snapshot(have) else have)
         for complete in self.candles.rows(bot, key.pair, key.timeframe, [int(d) for d in rows.date_ms], now):
-            self._set_value(StateKey(bot, "hub.candle_complete", key.timeframe), complete, ts)
+            self._complete(bot, key.timeframe, complete, ts)
         return cell.n
+
+    def _complete(self, bot: str, timeframe: str, data: dict[str, Any], ts: int) -> None:
+        """The hub's own word on a candle. No room for it is nobody's error: the rows themselves were taken."""
+        try:
+            self._set_value(StateKey(bot, "hub.candle_complete", timeframe), data, ts)
+        except PublishRefused:
+            self.counters["refused"] += 1
 
     def _room_for_key(self) -> None:
         if len(self.values) + len(self.cells) >= self.limits.keys:
@@ -581,10 +593,11 @@ class Core:
         elif group.wire is Wire.FREQTRADE:
             cursor.sending = (key, cell.n, cell.legacy_rows(have))
             return 0
-        elif have is None or cell.needs_snapshot(have):
-            return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
         else:
-            frames.append(cell.rows_frame(group.wire, projection, have))
+            rows = cell.rows_frame(group.wire, projection, have, PART_BYTES[group.wire])
+            if rows is None:
+                return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
+            frames.append(rows)
         return len(frames[-1])
 
     def _begin_snapshot(
@@ -601,6 +614,8 @@ class Core:
         if session is not None and schema.id in session.schemas:
             return 0
         if session is not None:
+            if len(session.schemas) >= SCHEMAS_TOLD:
+                session.schemas.clear()
             session.schemas.add(schema.id)
         frames.append(_frame_of(wire, notices.schema_notice(schema)))
         return len(frames[-1])
@@ -622,10 +637,10 @@ class Core:
 
     def _parts_of(self, session: Session, request: FrameRequest) -> Iterator[bytes]:
         bot = session.principal.legacy_bot
-        cell = self.cells.get(StateKey(bot, "analyzed_df", request.key)) if bot and request.key else None
+        cell = self.cells.get(StateKey(bot, "analyzed_df", request.key)) if bot else None
         if cell is not None:
             return cell.legacy_tail(request.limit)
-        return iter([legacy_frame(request.key or FrameKey(request.pair, "", ""), _EMPTY_SPLIT, 0)])
+        return iter([legacy_frame(request.key, _EMPTY_SPLIT, 0)])
 
     # --- time
 
@@ -635,7 +650,7 @@ class Core:
         Returns the sessions that have something to be told or to be closed for.
         """
         for bot, timeframe, complete in self.candles.tick(now):
-            self._set_value(StateKey(bot, "hub.candle_complete", timeframe), complete, now_ms)
+            self._complete(bot, timeframe, complete, now_ms)
         touched = []
         for session in self.sessions.values():
             self._expire(session, now_ms)
@@ -704,6 +719,7 @@ class Core:
             "cache_bytes": self.cache.bytes,
             "cache_limit_bytes": self.cache.limit_bytes,
             "control_bytes": control,
+            "requests_waiting": sum(len(s.requests) for s in self.sessions.values()),
             **self.counters,
         }
 

@@ -23,7 +23,8 @@ from hub.protocol.values import plain
 
 __all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "PublishOrder", "ValuePublish"]
 
-MAX_SCHEMAS = 4096
+SCHEMA_BYTES = 16 << 20
+SCHEMA_FIELD_BYTES = 200
 MAX_FUTURE_MS = 24 * 3600 * 1000
 HOLD_S = 30.0
 
@@ -99,6 +100,7 @@ class Intake:
 
     def __init__(self, dedupe_ms: int) -> None:
         self.dedupe_ms = dedupe_ms
+        self.schema_bytes = 0
         self._schemas: OrderedDict[str, Schema] = OrderedDict()
 
     def parse(self, principal: Principal, item: Any, wire: Wire, now_ms: int) -> Publish:
@@ -143,12 +145,10 @@ class Intake:
         kind = delivery_class(topic)
         if kind is DeliveryClass.STATE:
             return _value(bot, topic, data, ts)
-        if kind is DeliveryClass.LEDGER:
+        if mid is not None or kind is DeliveryClass.LEDGER:
             _check_mid(mid)
-            if ts < now_ms - self.dedupe_ms:
-                raise IdExpired(
-                    f"{topic}: ts is older than the {self.dedupe_ms} ms for which ids are remembered"
-                )
+        if kind is DeliveryClass.LEDGER and ts < now_ms - self.dedupe_ms:
+            raise IdExpired(f"{topic}: ts is older than the {self.dedupe_ms} ms for which ids are remembered")
         entry = Entry(
             bot, topic, ts, data, encode_body(data), mid=str(mid) if mid else None, publisher=publisher
         )
@@ -173,14 +173,30 @@ class Intake:
         if isinstance(named, str):
             known = self._schemas.get(named)
             if known is None:
-                raise BadFrame(f"schema {named!r}: not known here; send the schema itself")
+                raise BadFrame(f"schema {named[:40]!r}: not known here; send the schema itself")
             self._schemas.move_to_end(named)
             return known
         schema = Schema.from_data(named)
+        if schema.id in self._schemas:
+            self._schemas.move_to_end(schema.id)
+            return self._schemas[schema.id]
         self._schemas[schema.id] = schema
-        if len(self._schemas) > MAX_SCHEMAS:
-            self._schemas.popitem(last=False)
+        self.schema_bytes += _schema_bytes(schema)
+        while self.schema_bytes > SCHEMA_BYTES and len(self._schemas) > 1:
+            self.schema_bytes -= _schema_bytes(self._schemas.popitem(last=False)[1])
         return schema
+
+    def statistics(self) -> dict[str, int]:
+        """Figures: schemas, schema_bytes and their bound."""
+        return {
+            "schemas": len(self._schemas),
+            "schema_bytes": self.schema_bytes,
+            "schema_limit_bytes": SCHEMA_BYTES,
+        }
+
+
+def _schema_bytes(schema: Schema) -> int:
+    return sum(SCHEMA_FIELD_BYTES + 4 * len(field.name) for field in schema.fields)
 
 
 def _value(bot: str, topic: str, data: Any, ts: int) -> ValuePublish:
@@ -194,7 +210,7 @@ def _value(bot: str, topic: str, data: Any, ts: int) -> ValuePublish:
 def _frame_key(key: Any) -> FrameKey:
     if not isinstance(key, list | tuple) or len(key) != 3 or not all(isinstance(part, str) for part in key):
         raise BadMessage("key: expected [pair, timeframe, candle_type]")
-    if not all(1 <= len(part.encode()) <= NAME_LIMIT_BYTES for part in key):
+    if not all(1 <= _size(part) <= NAME_LIMIT_BYTES for part in key):
         raise BadMessage(f"key: expected each part to have 1 to {NAME_LIMIT_BYTES} bytes")
     timeframe_ms(key[1])
     return FrameKey(*key)
@@ -208,8 +224,16 @@ def _time(ts: Any, now_ms: int) -> int:
     return ts
 
 
+def _size(text: str) -> int:
+    """Bytes of UTF-8; 0 for what UTF-8 cannot carry."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return 0
+
+
 def _check_mid(mid: object) -> None:
-    if not isinstance(mid, str) or not 1 <= len(mid.encode(errors="replace")) <= NAME_LIMIT_BYTES:
+    if not isinstance(mid, str) or not 1 <= _size(mid) <= NAME_LIMIT_BYTES:
         raise BadMessage(
             f"mid: expected a string of 1 to {NAME_LIMIT_BYTES} bytes, unique for this publisher"
         )

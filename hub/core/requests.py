@@ -45,7 +45,7 @@ def respond(
     try:
         handler = _REQUESTS.get(name)
         if handler is None:
-            raise UnknownRequest(f"{name!r} is not a request of this hub")
+            raise UnknownRequest(f"{name[:64]!r} is not a request of this hub")
         if data is not None and not isinstance(data, Mapping):
             raise RequestError(f"{name}.data: expected a map")
         handler(core, session, data or {}, number, {"now_ms": now_ms, **limits})
@@ -259,14 +259,17 @@ def _legacy_frames(core: Core, session: Session, data: Any) -> None:
     if pair is not None:
         keys = [key for key in cells if key.pair == pair]
         if not keys:
-            core.request_frame(session, FrameRequest(pair, None, limit))
+            # freqtrade's consumer refuses a key whose candle type it does not know.
+            like = next(iter(cells), FrameKey(pair, "", "spot"))
+            unknown = FrameKey(pair, like.timeframe, like.candle_type)
+            core.request_frame(session, FrameRequest(unknown, limit))
     else:
         whitelist = core.values.get(StateKey(bot, "whitelist", None))
         pairs = set(whitelist.data) if whitelist is not None else {key.pair for key in cells}
         keys = [key for key in cells if key.pair in pairs]
     for key in keys:
         if not _held_back(session, key, cells[key], asked_alone=pair is not None):
-            core.request_frame(session, FrameRequest(key.pair, key, limit))
+            core.request_frame(session, FrameRequest(key, limit))
 
 
 def _legacy_arguments(data: Any) -> tuple[int | None, str | None]:

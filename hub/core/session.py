@@ -83,15 +83,14 @@ class Group:
 
 
 class FrameRequest:
-    """A freqtrade client's `analyzed_df` request for one pair: the newest `limit` rows (None: all).
+    """A freqtrade client's `analyzed_df` request for one key, which may not exist: the newest `limit` rows (None: all).
 
     `parts` is the answer once it is begun.
     """
 
-    __slots__ = ("key", "limit", "pair", "parts")
+    __slots__ = ("key", "limit", "parts")
 
-    def __init__(self, pair: str, key: FrameKey | None, limit: int | None) -> None:
-        self.pair = pair
+    def __init__(self, key: FrameKey, limit: int | None) -> None:
         self.key = key
         self.limit = limit
         self.parts: Iterator[bytes] | None = None

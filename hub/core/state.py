@@ -167,14 +167,23 @@ class FrameCell(Cell):
 
     # --- tradewire.v2
 
-    def rows_frame(self, wire: Wire, projection: Projection, have: int) -> bytes:
-        """The rows that changed after `have`, as one frame. Only when not `needs_snapshot(have)`."""
+    def rows_frame(
+        self, wire: Wire, projection: Projection, have: int | None, limit_bytes: int
+    ) -> bytes | None:
+        """The rows that changed after `have`, as one frame; None when only a snapshot will do.
+
+        That is when the receiver holds nothing or too old a revision, or when so many rows came together that they would not
+        fit one frame of about `limit_bytes`: a snapshot comes in parts.
+        """
         key = (self.state_key, self.n, "rows", wire, projection.columns, have)
         prepared: bytes | None = self._cache.get(key)
         if prepared is None:
-            changed = self.store.changed_since(have)
-            assert changed is not None
+            changed = None if have is None else self.store.changed_since(have)
+            if changed is None or have is None:
+                return None
             changed = _columns_of(changed, projection)
+            if changed.n > 1 and len(list(v2.split(changed, limit_bytes, _kind(wire)))) > 1:
+                return None
             data = {
                 "schema": changed.schema.id,
                 "rows": v2.to_rows(changed, _kind(wire)),
