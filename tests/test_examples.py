@@ -358,8 +358,9 @@ def test_the_view_shows_where_it_stands() -> None:
     assert Standing().lag == 0
     assert standing().lag == 2
     assert "50% 2019-01-01 00:00" in standing().line()
-    out = io.StringIO()
+    out, stdout = io.StringIO(), sys.stdout
     with LiveView(Console(file=out, force_terminal=True, width=100)) as view:
+        assert sys.stdout is stdout
         view.show(Standing())
         view.show(standing())
         view.say("above")
