@@ -40,18 +40,17 @@ def ends_at(frame: pd.DataFrame) -> Any:
     )
 
 
-def assert_equal(event: dict[str, Any], sent: pd.DataFrame, *, ulps: int = 2) -> None:
+def assert_equal(event: dict[str, Any], sent: pd.DataFrame) -> None:
     """The frame that freqtrade has is the producer's: dates, holes, and floats as near as freqtrade's reader takes them."""
     got = load(event["frame"])
     assert list(got.columns) == list(sent.columns)
     assert got["date"].tolist() == sent["date"].tolist()
     for name in sent.columns:
         if sent[name].dtype.kind == "f":
-            a, b = got[name].to_numpy(dtype="float64"), sent[name].to_numpy()
-            finite = np.isfinite(b)
-            np.testing.assert_array_equal(np.isnan(a), ~finite, err_msg=name)
-            far = np.abs(a[finite].view(np.int64) - b[finite].view(np.int64)).max(initial=0)
-            assert far <= ulps, f"{name}: {far} units in the last place"
+            wanted = sent[name].where(np.isfinite(sent[name])).to_numpy()
+            np.testing.assert_allclose(
+                got[name].to_numpy(dtype="float64"), wanted, rtol=1.2e-15, atol=0, err_msg=name
+            )
         elif sent[name].dtype.kind in "bi":
             assert got[name].tolist() == sent[name].tolist(), name
     assert got["is_green"].dtype == bool
