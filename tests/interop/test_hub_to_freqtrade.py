@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -17,9 +19,11 @@ import pytest
 from bots import ApiServerProbe, ConsumerProbe, HubProcess
 from exact_frames import dump, hard_frame, load
 
+from consumer import Publisher
 from hub.frames.columns import Columns
 from hub.frames.v2 import to_columns, to_rows
 
+T = TypeVar("T")
 TOKEN = "interop-read-token-0123456789abcdef"
 OTHER_TOKEN = "interop-other-token-0123456789abcdef"
 PUBLISH_TOKEN = "interop-publish-token-0123456789abcdef"
@@ -58,7 +62,7 @@ def assert_equal(event: dict[str, Any], sent: pd.DataFrame) -> None:
     assert got["exit_tag"].tolist() == sent["exit_tag"].tolist()
 
 
-class Producer:
+class HttpProducer:
     """Publishes as bot `maker` over POST /api/v1/publish."""
 
     def __init__(self, port: int) -> None:
@@ -69,7 +73,7 @@ class Producer:
         self._publish(topic="whitelist", data=pairs)
 
     def frame(self, pair: str, frame: pd.DataFrame, *, replace: bool = False) -> None:
-        columns = Columns.from_pandas(frame.reset_index(drop=True))
+        columns = Columns.from_pandas(frame)
         data: dict[str, Any] = {"la_ms": START}
         if replace:
             data |= {"n": columns.n, "cols": to_columns(columns, "json")}
@@ -83,16 +87,60 @@ class Producer:
         answer = httpx.post(self.url, content=body, headers=headers, timeout=20)
         assert answer.status_code == 200, answer.text
 
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class WebsocketProducer:
+    """Publishes as bot `maker` over our own wire, with consumer.Publisher on a loop in a thread of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.publisher = self._run(self._open(port))
+
+    def whitelist(self, pairs: list[str]) -> None:
+        self._run(self.publisher.publish("maker", "whitelist", pairs))
+
+    def frame(self, pair: str, frame: pd.DataFrame, *, replace: bool = False) -> None:
+        columns, key = Columns.from_pandas(frame), (pair, "1m", "spot")
+        self._run(
+            self.publisher.publish(
+                "maker", "analyzed_df", key=key, frame=columns, replace=replace, la_ms=START
+            )
+        )
+
+    def close(self) -> None:
+        self._run(self.publisher.__aexit__(None, None, None))
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+    async def _open(self, port: int) -> Publisher:
+        return await Publisher(f"ws://127.0.0.1:{port}", PUBLISH_TOKEN).__aenter__()
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self.loop).result(20)
+
+
+Producer = HttpProducer | WebsocketProducer
+
 
 @contextmanager
-def hub_with_publisher(directory: Path) -> Iterator[tuple[HubProcess, Producer]]:
+def hub_with_publisher(
+    directory: Path, producer_class: type[Producer] = HttpProducer
+) -> Iterator[tuple[HubProcess, Producer]]:
     section = {
         "default_bot": "maker",
         "publishers": [{"name": "maker", "token": PUBLISH_TOKEN, "bots": ["maker"]}],
         "state_dir": str(directory / "state"),
     }
-    with HubProcess(directory / "hub", api_server={"ws_token": TOKEN}, hub=section) as hub:
-        yield hub, Producer(hub.port)
+    with (
+        HubProcess(directory / "hub", api_server={"ws_token": TOKEN}, hub=section) as hub,
+        closing(producer_class(hub.port)) as producer,
+    ):
+        yield hub, producer
 
 
 def relaying_hub(directory: Path, upstreams: dict[str, ApiServerProbe], **section: Any) -> HubProcess:
@@ -104,8 +152,11 @@ def relaying_hub(directory: Path, upstreams: dict[str, ApiServerProbe], **sectio
     return HubProcess(directory / "hub", api_server={"ws_token": TOKEN}, hub=hub)
 
 
-def test_published_frames_reach_freqtrade_with_every_digit(directory: Path) -> None:
-    with hub_with_publisher(directory) as (hub, producer):
+@pytest.mark.parametrize("producer_class", [HttpProducer, WebsocketProducer])
+def test_published_frames_reach_freqtrade_with_every_digit(
+    directory: Path, producer_class: type[Producer]
+) -> None:
+    with hub_with_publisher(directory, producer_class) as (hub, producer):
         producer.whitelist([BTC, ETH])
         producer.frame(BTC, first(200), replace=True)
         producer.frame(ETH, hard_frame(150, start_ms=START, step_ms=MINUTE, seed=7), replace=True)
