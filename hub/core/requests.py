@@ -12,7 +12,7 @@ from typing import Any
 from hub.core import notices
 from hub.core.engine import Core
 from hub.core.session import FrameRequest, Session
-from hub.core.state import FrameCell, StateKey
+from hub.core.state import FrameCell, StateKey, ValueCell
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
@@ -25,6 +25,7 @@ __all__ = ["request_id", "respond"]
 MIN_MESSAGE_BYTES = 512 * 1024
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_ID = 2**53 - 1
+KEYS_REPLY_BYTES = 256 * 1024
 LEGACY_MAX_ROWS = 1500
 LEGACY_YOUNG_ROWS = 100
 
@@ -143,31 +144,27 @@ def _unsubscribe(
 def _keys(
     core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
 ) -> None:
+    """Lists state keys as `[bot, topic, key, columns, rows, as_of_ms]`; `more` when the reply would grow over its bound."""
     bots, topics = data.get("bots"), data.get("topics")
     rows: list[list[Any]] = []
+    size = 0
     for key, cell in [*core.values.items(), *core.cells.items()]:
-        if (
-            not session.principal.may_read(key.bot)
-            or not _named(bots, key.bot)
-            or not _named(topics, key.topic)
-        ):
+        if not (session.principal.may_read(key.bot) and _named(bots, key.bot) and _named(topics, key.topic)):
             continue
-        columns = (
-            [f.name for f in cell.store.schema.fields]
-            if isinstance(cell, FrameCell) and cell.store.schema
-            else []
-        )
-        rows.append(
-            [
-                key.bot,
-                key.topic,
-                _wire_key(key),
-                columns,
-                cell.store.n if isinstance(cell, FrameCell) else 1,
-                cell.ts,
-            ]
-        )
-    _done(session, number, {"keys": rows[: at["keys"]]})
+        if size > KEYS_REPLY_BYTES or len(rows) >= at["keys"]:
+            _done(session, number, {"keys": rows, "more": True})
+            return
+        columns, count = _shape(cell)
+        rows.append([key.bot, key.topic, _wire_key(key), columns, count, cell.ts])
+        size += 100 + sum(map(len, columns)) + 3 * len(columns)
+    _done(session, number, {"keys": rows, "more": False})
+
+
+def _shape(cell: ValueCell | FrameCell) -> tuple[list[str], int]:
+    if isinstance(cell, ValueCell):
+        return [], 1
+    schema = cell.store.schema
+    return [field.name for field in schema.fields] if schema else [], cell.store.n
 
 
 def _named(names: Any, name: str) -> bool:
