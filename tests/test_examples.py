@@ -29,7 +29,7 @@ from examples.run.demo import Demo, Options
 from examples.run.indicators import WARM_UP, analyze
 from examples.run.processes import Child, ChildDied
 from examples.run.replay import Replay
-from examples.run.settings import Settings
+from examples.run.settings import Settings, write_consumer
 from examples.run.view import LiveView, PlainView, Standing
 from hub.server import Hub
 
@@ -450,6 +450,28 @@ async def test_the_same_replay_gives_the_same_trades_also_through_kills(
     assert same == trades
     assert rough["fills"] == calm["fills"]
     assert rough["closed_profit"] == calm["closed_profit"]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.anyio
+async def test_freqtrades_wire_gives_the_same_trades(
+    tmp_path: Path, little_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ours", "freqtrades"):
+        (tmp_path / name).mkdir()
+    _, trades, _ = await played(Demo, tmp_path / "ours", little_data, 0)
+
+    def write_legacy(settings: Settings, port: int, currency: str) -> None:
+        write_consumer(settings, port, currency)
+        written = json.loads(settings.consumer_file.read_text())
+        (producer,) = written["external_message_consumer"]["producers"]
+        del producer["bots"]
+        producer["protocol"] = "freqtrade"
+        settings.consumer_file.write_text(json.dumps(written))
+
+    monkeypatch.setattr("examples.run.demo.write_consumer", write_legacy)
+    _, same, _ = await played(Demo, tmp_path / "freqtrades", little_data, 200)
+    assert same == trades
 
 
 def make_run(*arguments: str) -> subprocess.CompletedProcess[str]:

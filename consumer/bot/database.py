@@ -21,6 +21,7 @@ from consumer.errors import ConfigError, ConsumerError
 __all__ = ["DatabaseFailed", "one_line", "open_database", "open_wallet"]
 
 BUSY_TIMEOUT_S = 10.0
+PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
 
 
 class DatabaseFailed(ConsumerError):
@@ -108,8 +109,8 @@ def _make_folder(url: URL) -> None:
 
 
 def _pragmas(connection: Any, _record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    for name, value in PRAGMAS.items():
+        connection.execute(f"PRAGMA {name}={value}").close()
 
 
 def _tables(engine: Engine) -> None:

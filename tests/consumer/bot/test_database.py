@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from consumer.bot.book import Book
+from consumer.bot.database import PRAGMAS, open_database
 from consumer.bot.settings import PaperSettings
 from consumer.errors import ConfigError
 
@@ -79,3 +80,12 @@ def test_a_database_in_memory() -> None:
 def test_a_new_folder_is_made(tmp_path: Path) -> None:
     Book(settings(f"sqlite:///{tmp_path / 'new' / 'a.sqlite'}")).close()
     assert (tmp_path / "new" / "a.sqlite").exists()
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRAGMAS, "synchronous", "FULL")
+    engine = open_database(f"sqlite:///{tmp_path / 'a.sqlite'}")
+    with engine.connect() as connection:
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS]
+    engine.dispose()
+    assert pragmas == ["wal", 2, 1]
