@@ -2,7 +2,7 @@
 
 | key | default | meaning |
 |---|---|---|
-| dry_run_wallet | 1000 | starting balance in the stake currency: a number, or freqtrade's map of currency to number |
+| dry_run_wallet | 1000 | starting balance of a new database: a number, or freqtrade's map of currency to number |
 | stake_currency | "USDT" | the currency of wallet and stakes; pairs quoted in another one are never entered |
 | stake_amount | "unlimited" | quote currency per trade; "unlimited" shares the tradable balance among `max_open_trades` |
 | max_open_trades | 3 | -1: no limit (not together with an unlimited stake) |
