@@ -64,12 +64,24 @@ class FakeConnection:
         self.pings = 0
         self.unasked_pongs = 0
         self.answer: Callable[[dict[str, Any]], Sequence[dict[str, Any]]] | None = None
+        self.held: list[Any] | None = None
         self._pongs = pongs
         self._incoming: asyncio.Queue[Any] = asyncio.Queue()
 
+    def hold(self) -> None:
+        """Keep what is fed back until `release`."""
+        self.held = []
+
+    def release(self) -> None:
+        held, self.held = self.held or [], None
+        self.feed(*held)
+
     def feed(self, *messages: Any) -> None:
         for message in messages:
-            self._incoming.put_nowait(message)
+            if self.held is not None:
+                self.held.append(message)
+            else:
+                self._incoming.put_nowait(message)
 
     def end(self, code: int, reason: str = "", *, local: bool = False) -> None:
         self.feed(Closed(code, reason, local=local))
@@ -90,8 +102,9 @@ class FakeConnection:
             raise Closed(*self.closed_with, local=True)
         message = CODECS[self.wire].decode(payload.decode() if text else payload)
         self.sent.append(message)
-        if self.answer is not None:
-            self.feed(*self.answer(message))
+        for answer in self.answer(message) if self.answer is not None else ():
+            self._incoming.put_nowait(answer)
+            self.release()
 
     async def ping(self) -> asyncio.Future[Any]:
         self.pings += 1
@@ -106,6 +119,7 @@ class FakeConnection:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self.closed_with is None:
             self.closed_with = (code, reason)
+            self.release()
             self.end(code, reason, local=True)
 
 
