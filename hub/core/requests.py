@@ -12,7 +12,7 @@ from typing import Any
 from hub.core import notices
 from hub.core.engine import Core
 from hub.core.session import FrameRequest, Session
-from hub.core.state import FrameCell, StateKey, ValueCell
+from hub.core.state import Cell, FrameCell, StateKey
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
@@ -160,8 +160,8 @@ def _keys(
     _done(session, number, {"keys": rows, "more": False})
 
 
-def _shape(cell: ValueCell | FrameCell) -> tuple[list[str], int]:
-    if isinstance(cell, ValueCell):
+def _shape(cell: Cell) -> tuple[list[str], int]:
+    if not isinstance(cell, FrameCell):
         return [], 1
     schema = cell.store.schema
     return [field.name for field in schema.fields] if schema else [], cell.store.n

@@ -177,5 +177,7 @@ def payload_of(prepared: bytes) -> bytes:
 
 def close_frame(code: int, reason: str = "") -> bytes:
     """A Close frame; the reason is cut to the 123 bytes that RFC 6455 section 5.5 leaves it."""
-    body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
+    body = (
+        int(code).to_bytes(2, "big") + reason.encode(errors="replace")[:123].decode(errors="ignore").encode()
+    )
     return b"\x88" + bytes((len(body),)) + body

@@ -6,7 +6,7 @@
 | int | as it is, within -2**63 .. 2**64-1; beyond: refused |
 | float | float64; NaN and ±inf are null (inside dataframes they are kept, see hub.frames) |
 | Decimal | the nearest float64; NaN and ±inf are null |
-| numpy scalar | the exact Python value of it, then as above; NaT is null |
+| numpy scalar | the exact Python value of it, then as above; NaT is null, a time beyond the years 1 to 9999 refused |
 | datetime | RFC 3339 with its offset, or without one when naive (as freqtrade sends it); NaT is null |
 | date, time | ISO 8601 |
 | timedelta | seconds as a float |
@@ -25,6 +25,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,13 @@ from hub.protocol.errors import BadMessage
 __all__ = ["plain"]
 
 MAX_DEPTH = 32
+_SECONDS = {
+    "W": Fraction(604_800),
+    "D": Fraction(86_400),
+    "h": Fraction(3600),
+    "m": Fraction(60),
+    "s": Fraction(1),
+} | {f"{prefix}s": Fraction(1, 1000**power) for power, prefix in enumerate("munpfa", 1)}
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
@@ -44,7 +52,15 @@ def plain(value: Any, path: str = "data") -> Any:
     Raises:
         BadMessage: a value that no wire can carry; the text names its path.
     """
-    return _plain(value, path, 0)
+    try:
+        return _plain(value, path, 0)
+    except BadMessage as error:
+        raise BadMessage(_one_line(str(error))) from None
+
+
+def _one_line(text: str) -> str:
+    # The path is made of the publisher's keys.
+    return "".join(c if c.isprintable() else "?" for c in text[-400:])
 
 
 def _plain(value: Any, path: str, depth: int) -> Any:
@@ -124,15 +140,36 @@ def _other(value: Any, path: str, depth: int) -> Any:
 
 
 def _numpy(value: Any, path: str, depth: int) -> Any:
-    dtype = value.dtype
-    if dtype.kind in "mM":
-        # item() of nanoseconds gives a bare integer, so go by microseconds; NaT becomes None.
-        return _plain(value.astype(dtype.kind + "8[us]").item(), path, depth)
+    kind = value.dtype.kind
+    if kind in "mM":
+        return _numpy_time(value, path) if value == value else None
     item = value.item()
-    if type(item).__module__ == "numpy":
+    if type(item).__module__ == "numpy" and kind == "f":
         # A long double has no Python type of its own.
         item = float(item)
-    return _plain(item, path, depth)
+    if type(item).__module__ == "numpy" or depth >= MAX_DEPTH:
+        raise BadMessage(f"{path}: cannot be sent: numpy.{value.dtype}; expected a number")
+    return _plain(item, path, depth + 1)
+
+
+def _numpy_time(value: Any, path: str) -> str | float:
+    # item() gives a bare integer for nanoseconds and for what datetime cannot hold, and conversions overflow silently.
+    unit, count = _datetime_data(value.dtype.str)
+    if value.dtype.kind == "m":
+        if unit not in _SECONDS:
+            raise BadMessage(f"{path}: cannot be sent: a timedelta in units of {unit!r}; expected seconds")
+        return float(int(value.astype("i8")) * count * _SECONDS[unit])
+    if not 1 <= 1970 + int(value.astype("M8[Y]").astype("i8")) <= 9999:
+        raise BadMessage(f"{path}: expected a time of the years 1 to 9999, got {_short(str(value))}")
+    moment: dt.datetime = value.astype("M8[us]").item()
+    return moment.isoformat()
+
+
+def _datetime_data(dtype: str) -> tuple[str, int]:
+    """("D", 7) of "<m8[7D]"."""
+    _, _, inner = dtype.partition("[")
+    digits = inner.rstrip("]").rstrip("YMWDhmsunpfa")
+    return inner.rstrip("]")[len(digits) :], int(digits or 1)
 
 
 def _short(value: object) -> str:

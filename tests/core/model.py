@@ -318,6 +318,7 @@ class LegacyReceiver:
         self.local: dict[FrameKey, list[Row]] = {}
         self.revs: dict[FrameKey, int] = {}
         self.unhealed: dict[FrameKey, int] = {}
+        self.asked: set[FrameKey] = set()
         self.at = 0
 
     def take(self, frames: list[bytes]) -> None:
@@ -352,6 +353,7 @@ class LegacyReceiver:
         if not columns.n:
             return
         assert key.pair.endswith(self.bot), "two bots mixed"
+        self.asked.discard(key)
         self.revs[key] = self.truth.core.cells[StateKey(self.bot, "analyzed_df", key)].n
         rows = [_plain(columns.row(i)) for i in range(columns.n)]
         local = self.local.get(key)
@@ -381,6 +383,9 @@ class LegacyReceiver:
         """What the consumer asks again now."""
         asks = []
         for key, missing in self.unhealed.items():
+            if key in self.asked:
+                continue
+            self.asked.add(key)
             limit = 1500 if missing >= FULL_FRAME_ROWS else missing + 1
             asks.append({"type": "analyzed_df", "data": {"limit": limit, "pair": key.pair}})
         return asks
@@ -395,7 +400,7 @@ class LegacyReceiver:
             return
         for key, local in self.local.items():
             store = self.truth.core.cells[StateKey(self.bot, "analyzed_df", key)].store
-            if key in self.unhealed:
+            if key in self.unhealed and store.n < FULL_FRAME_ROWS:
                 # Fewer than 100 candles beyond a hole: freqtrade's consumer can never join them.
                 continue
             window = store.tail()
