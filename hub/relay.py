@@ -6,6 +6,7 @@ frames are asked for again, and holes in them are refilled by the consumer's own
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from hub.protocol.messages import TOPICS, AnalyzedDf
 
 __all__ = ["Relay"]
 
+RESTART_S = 5.0
+REFUSED_S = 60.0
 logger = logging.getLogger("tradewire.relay")
 
 
@@ -45,20 +48,39 @@ class Relay:
         self._settings = ConsumerConfig(producers=(self._producer,))
         self._run_id = secrets.token_hex(6)
         self._count = 0
-        self._counters = {"relayed": 0, "refused": 0, "links": 0}
+        self._counters = {"relayed": 0, "refused": 0, "links": 0, "failures": 0}
         self._client: Client | None = None
+        self._problem = ""
 
     async def run(self) -> None:
-        """Consume and publish until cancelled."""
-        try:
-            async with Client(self._producer, self._settings, topics=sorted(TOPICS)) as client:
-                self._client = client
-                async for delivery in client:
-                    self._take(delivery)
-        except ConsumerError as error:
-            logger.error("upstream %s: %s", self.name, error)
-        finally:
-            self._set_online(False)
+        """Consume and publish until cancelled. Whatever goes wrong costs this link only.
+
+        An upstream that refuses the token is asked again every minute: it may be restarted with another one.
+        """
+        while True:
+            pause_s = RESTART_S
+            try:
+                await self._consume()
+            except ConsumerError as error:
+                self._fail(str(error))
+                pause_s = REFUSED_S
+            except Exception:
+                logger.exception("upstream %s: the relay failed; it starts again", self.name)
+                self._counters["failures"] += 1
+            finally:
+                self._set_online(False)
+            await asyncio.sleep(pause_s)
+
+    def _fail(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            logger.error("upstream %s: %s", self.name, problem)
+
+    async def _consume(self) -> None:
+        async with Client(self._producer, self._settings, topics=sorted(TOPICS)) as client:
+            self._client = client
+            async for delivery in client:
+                self._take(delivery)
 
     def _take(self, delivery: Delivery) -> None:
         message = delivery.message

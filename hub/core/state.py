@@ -246,12 +246,14 @@ class FrameCell(Cell):
         """The change since `have` for freqtrade's consumer, as one frame in the end (see `legacy_tail`).
 
         That consumer drops all its rows from the first incoming date on, and replaces its frame by any message of 100 rows
-        or more; so it gets a contiguous tail from the earliest change, or the whole window.
+        or more; so it gets a contiguous tail from the earliest change, or the whole window. It asks for 1500 candles at each
+        hole; a row behind an outage is led by the one before it, which it appends without asking.
         """
         tail = None if have is None else self.store.from_first_changed(have)
         if tail is None or tail.n >= LEGACY_WHOLE_ROWS:
             return self.legacy_tail(LEGACY_MAX_ROWS)
-        return self.legacy_tail(tail.n)
+        led = tail.n > 0 and any(end == int(tail.date_ms[0]) for _, end in self.store.holes()[-LEGACY_WHOLE_ROWS:])
+        return self.legacy_tail(tail.n + led)
 
     def legacy_tail(self, limit: int | None) -> Iterator[bytes]:
         """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit.
