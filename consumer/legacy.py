@@ -12,6 +12,7 @@ candles are missing. So each key is *current*, or *filling*: rows wait until the
   an outage of the exchange, or a producer that started anew. Then rows are stored over the hole. So they are when a third
   request got no answer, since waiting longer would cost the consumer more than the hole.
 - One request is out per key at most; it is repeated after 10, 20 and 40 s.
+- What waits when a connection ends waits for the next one, whose first answer is for everything.
 
 Answers cannot be told from live rows by anything but their size: an answer has two rows or more, a live message of freqtrade has
 one. A live block of a tradewire hub, which may have more, never leaves a hole but an outage's, so it may count as an answer.
@@ -62,7 +63,7 @@ __all__ = ["LegacyState"]
 _LOG = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 10.0
-ALL_WAIT_S = 30.0
+ALL_WAIT_S = 5.0
 MAX_REQUESTS = 3
 MAX_WAITING_ROWS = 1500
 LEAST_LIMIT = 100
@@ -108,6 +109,7 @@ class LegacyState:
         self._asked_all_at = 0.0
         self._most = MAX_LIMIT
         self._answered: set[FrameKey] = set()
+        self._empty_pairs: set[str] = set()
 
     @property
     def deadline(self) -> float | None:
@@ -121,6 +123,8 @@ class LegacyState:
         self.lost()
         self._connected = True
         self._asked_all_at = now
+        for filling in self._filling.values():
+            filling.requests, filling.deadline = 0, now + ALL_WAIT_S
         step = Step()
         step.deliveries.append(self._delivery("connected", Connected(producer=self.producer)))
         tiers = [self._topics & _OLD_TOPICS, self._topics - _NEW_TOPICS, self._topics]
@@ -136,10 +140,10 @@ class LegacyState:
         return step
 
     def lost(self) -> None:
-        """The connection ended: what waited for an answer comes with the next one."""
+        """The connection ended: what waits for an answer waits for the next connection's."""
         self._connected = False
-        self._filling.clear()
         self._answered.clear()
+        self._empty_pairs.clear()
         self._book.mark_all_stale()
 
     def shrink(self) -> bool:
@@ -238,17 +242,25 @@ class LegacyState:
     def _empty(self, key: FrameKey, now: float, step: Step) -> None:
         """The producer has no rows of this pair; freqtrade then names the key as it was asked, a hub may not."""
         self._counts["empty_frames"] += 1
+        self._empty_pairs.add(key.pair)
         for waiting in [k for k in self._filling if k.pair == key.pair]:
             self._release(waiting, step)
 
     def _rows(self, key: FrameKey, columns: Columns, message: AnalyzedDf, now: float, step: Step) -> None:
         filling = self._filling.get(key)
         missing = self._missing(key, int(columns.date_ms.min()))
-        if self._is_answer(key, columns, filling) or missing == 0 or (missing is None and not self.limit):
+        if (
+            missing == 0
+            or self._is_answer(key, columns, filling)
+            or (missing is None and self._is_first(key))
+        ):
             self._filling.pop(key, None)
+            waiting = filling.waiting if filling is not None else None
+            if filling is not None and waiting is not None:
+                self._beside(key, waiting, columns, filling.la, step, before=True)
             self._take(key, columns, message.la, step, extra=message.extra)
-            if filling is not None and filling.waiting is not None:
-                self._follow(key, filling.waiting, int(columns.date_ms.max()), filling.la, step)
+            if filling is not None and waiting is not None:
+                self._beside(key, waiting, columns, filling.la, step, before=False)
             return
         if filling is None:
             filling = self._filling[key] = _Filling(deadline=now)
@@ -259,25 +271,46 @@ class LegacyState:
         filling.la = message.la
         # Missing candles cannot be asked for by date, only by how far back they lie.
         to_last = self._missing(key, int(columns.date_ms.max()))
-        filling.limit = self.limit if to_last is None else to_last + 1
+        filling.limit = max(self.limit, 1) if to_last is None else to_last + 1
         self._book.mark_stale(self.producer, key, missing=missing or 0)
         self._counts["held_back"] += 1
         if filling.deadline <= now:
             self._ask(key, filling, now, step)
 
+    def _is_first(self, key: FrameKey) -> bool:
+        """Whether nothing of this key can be waited for: none is wanted, or the producer said that it has none."""
+        return not self.limit or key.pair in self._empty_pairs
+
     def _is_answer(self, key: FrameKey, columns: Columns, filling: _Filling | None) -> bool:
-        """Whether rows answer a request, as far as their number tells: the first block after a connect does."""
+        """Whether rows answer a request, as far as their number tells: the first block after a connect does.
+
+        A single row does when a pair of which nothing is held was asked for and has no other: it is that young.
+        """
         if columns.n == 1:
-            return False
+            waiting = filling.waiting if filling is not None and filling.requests else None
+            same = waiting is not None and waiting.date_ms.tolist() == columns.date_ms.tolist()
+            return same and self._missing(key, int(columns.date_ms[0])) is None
         first = key not in self._answered
         self._answered.add(key)
         return first or filling is not None
 
-    def _follow(
-        self, key: FrameKey, waiting: Columns, after_ms: int, la: datetime | None, step: Step
+    def _beside(
+        self,
+        key: FrameKey,
+        waiting: Columns,
+        answer: Columns,
+        la: datetime | None,
+        step: Step,
+        *,
+        before: bool,
     ) -> None:
-        """What waited follows an answer, over a hole that the producer has too. The answer's own rows are newer."""
-        rows = waiting.take([i for i, date in enumerate(waiting.date_ms.tolist()) if date > after_ms])
+        """What waited and lies before or behind an answer, over a hole that the producer has too.
+
+        Where both have a date the answer's row is newer.
+        """
+        first, last = int(answer.date_ms.min()), int(answer.date_ms.max())
+        dates = waiting.date_ms.tolist()
+        rows = waiting.take([i for i, date in enumerate(dates) if (date < first if before else date > last)])
         if rows.n:
             self._counts["holes_kept"] += bool(self._missing(key, int(rows.date_ms.min())))
             self._take(key, rows, la, step)

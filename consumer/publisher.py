@@ -124,6 +124,10 @@ class Publisher:
     It connects and reconnects by itself, with backoff. Leaving the block waits up to 5 s for what is unacknowledged; left by an
     exception, or after that, what is still there is dropped and its futures fail. Belongs to one event loop.
 
+    A hub keeps whitelists and frames in memory only, so one that restarted has none. `restate`, when given, is called at every
+    connection but the first, and what it gives is published like any other: whitelists, and windows with `replace` unset, so
+    that rows published meanwhile are not undone. A hub that still has them takes equal rows for no change.
+
     Raises (from publish, submit and flush, once it is known, and for all messages in the outbox):
         Unauthorized: the token is refused, also at a second try. HubRefused: not a hub that speaks this protocol.
         ConfigError: the URL or CA file cannot be used.
@@ -138,6 +142,7 @@ class Publisher:
         encoding: Literal["msgpack", "json"] = "msgpack",
         ca_file: str | None = None,
         outbox_bytes: int = OUTBOX_BYTES,
+        restate: Callable[[], Iterable[Publication]] | None = None,
         dial: Dial = dial,
         sleep: Sleep = asyncio.sleep,
         random: Callable[[], float] = random.random,
@@ -165,6 +170,8 @@ class Publisher:
         self._error: BaseException | None = None
         self._down: str | None = None
         self._counts: Counter[str] = Counter()
+        self._restate = restate
+        self._restating: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -364,6 +371,7 @@ class Publisher:
             if not item.done.done():
                 item.done.set_exception(self._error)
         self._freed.set()
+        self._stop_restating()
 
     # --- the task
 
@@ -427,6 +435,9 @@ class Publisher:
         await self._welcomed(session, keepalive)
         self._down = None
         self._counts["connections"] += 1
+        if self._restate is not None and self._counts["connections"] > 1:
+            self._stop_restating()
+            self._restating = asyncio.create_task(self._say_again(self._restate))
         tasks = [
             asyncio.create_task(self._read(session, keepalive)),
             asyncio.create_task(self._write(session)),
@@ -442,6 +453,19 @@ class Publisher:
             if isinstance(result, Exception):
                 raise result
         raise ConnectionFailed(f"{self._endpoint}: the connection ended")
+
+    async def _say_again(self, restate: Callable[[], Iterable[Publication]]) -> None:
+        try:
+            for publication in restate():
+                await self.submit(publication)
+        except ConsumerError as error:
+            _LOG.warning(
+                "%s: what the hub may have forgotten is not published again: %s", self._endpoint, error
+            )
+
+    def _stop_restating(self) -> None:
+        if self._restating is not None:
+            self._restating.cancel()
 
     async def _welcomed(self, session: _Session, keepalive: Keepalive) -> None:
         """Wait for the hub's limits; it speaks first."""

@@ -444,7 +444,7 @@ async def test_requests_of_freqtrades_wire_are_repeated_in_time() -> None:
         start = asyncio.get_running_loop().time()
         (delivery,) = await take(c, 1)
         assert delivery.topic == "analyzed_df"
-        assert asyncio.get_running_loop().time() - start == pytest.approx(100)
+        assert asyncio.get_running_loop().time() - start == pytest.approx(75)
 
 
 @virtual

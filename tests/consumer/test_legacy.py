@@ -124,7 +124,7 @@ def test_every_message_of_a_real_bot_is_typed(path: Path) -> None:
     if message["type"] == "analyzed_df":
         # A first live row waits for the candles before it; then it comes.
         assert step.deliveries == []
-        (step,) = [s for s in (peer.at(t) for t in (30.0, 50.0, 100.0, 200.0)) if s.deliveries]
+        (step,) = [s for s in (peer.at(t) for t in (5.0, 30.0, 100.0, 200.0)) if s.deliveries]
     delivery = only(step)
     assert type(delivery.message) is REGISTRY[message["type"]]
     assert (delivery.topic, delivery.bot, delivery.producer) == (message["type"], "p", "p")
@@ -182,6 +182,37 @@ def test_a_live_row_before_the_first_answer_waits_for_it() -> None:
     assert told(peer.live(0, 7)) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert peer.held() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert peer.state.deadline is None
+
+
+def test_a_pair_with_a_single_row_does_not_wait_for_others() -> None:
+    peer = Peer()
+    peer.state.start(0.0)
+    assert peer.live(7).deliveries == []
+    assert asked(peer.at(5.0)) == [(1500, KEY[0])]
+    assert told(peer.live(7)) == [7]
+    assert told(peer.live(8)) == [8]
+    assert peer.state.deadline is None
+
+
+def test_a_producer_that_said_it_has_none_yet_is_not_waited_for() -> None:
+    peer = Peer()
+    peer.state.start(0.0)
+    peer.give(empty())
+    assert told(peer.live(7)) == [7]
+
+
+def test_rows_that_wait_survive_a_reconnect_to_a_producer_that_forgot_them() -> None:
+    peer = Peer()
+    peer.state.start(0.0)
+    peer.live(0, 3)
+    peer.live(6)
+    peer.live(7)
+    peer.state.lost()
+    assert peer.state.deadline is None
+    peer.state.start(100.0)
+    assert peer.state.deadline == 105.0
+    assert told(peer.live(20, 3)) == [6, 7, 20, 21, 22]
+    assert peer.held() == [0, 1, 2, 6, 7, 20, 21, 22]
 
 
 def test_a_new_pair_is_asked_for_alone() -> None:

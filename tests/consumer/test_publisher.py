@@ -391,3 +391,23 @@ async def test_an_unreadable_answer_is_found_out_by_a_new_connection() -> None:
         first.feed("{")
         await until(lambda: not p.statistics()["connected"])
         assert (await p.publish("a", "entry_fill", FILL)).position is not None
+
+
+@virtual
+async def test_what_a_hub_may_have_forgotten_is_said_again() -> None:
+    hub = Hub()
+    first, second = hub.connection(), hub.connection()
+
+    def restate() -> list[Publication]:
+        return [
+            Publication(bot="a", topic="whitelist", data=["A/B"]),
+            Publication(bot="a", topic="analyzed_df", key=KEY, frame=rows(0, 3)),
+        ]
+
+    async with publisher(FakeDial(first, second), restate=restate) as p:
+        await p.publish("a", "entry_fill", FILL)
+        assert len(hub.got) == 1
+        first.end(1006)
+        await asyncio.sleep(1)
+        await p.flush()
+    assert [data["topic"] for data in hub.got] == ["entry_fill", "whitelist", "analyzed_df"]
