@@ -482,6 +482,7 @@ class Node:
             logger.exception("the log failed; %d messages are not acknowledged", len(batch))
             refused = NotDurable("the log could not store the message", retry_after_ms=1000)
             results = [Appended(append, refused=refused) for append in batch]
+        self.core.floor = max(self.core.floor, self.log.floor)
         self.core.committed(results)
         self._flush_soon()
         for result in results:

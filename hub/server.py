@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import anyio.from_thread
+import msgspec
 import uvicorn
+from fastapi import FastAPI
 
 from hub.asgi.app import REST_PREFIX, HubApp, build_app
 from hub.asgi.serving import uvicorn_config
@@ -76,6 +78,7 @@ class Hub:
         self._node: Node | None = None
         self._relays: list[Relay] = []
         self._app: HubApp | None = None
+        self._rest: FastAPI | None = None
         self._portal: contextlib.AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
         self._stop: asyncio.Event | None = None
         self._serving: concurrent.futures.Future[None] | None = None
@@ -121,7 +124,8 @@ class Hub:
 
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
-        self._app = _application(config, node)
+        self._rest = _rest(config, node)
+        self._app = _application(config, node, self._rest)
         server = _Server(
             uvicorn_config(
                 self._app,
@@ -297,13 +301,14 @@ class Hub:
 
     def statistics(self) -> dict[str, Any]:
         """Every buffer with its bound, and what went through; empty while it does not run."""
-        node, app = self._node, self._app
-        if node is None or app is None:
+        node, app, rest = self._node, self._app, self._rest
+        if node is None or app is None or rest is None:
             return {}
         relays = {relay.name: relay.statistics() for relay in self._relays}
         return {
             **node.statistics(),
             "edge": app.statistics(),
+            "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
             "relays": relays,
             "in_process_waiting": self._waiting,
         }
@@ -316,19 +321,22 @@ def _loaded(source: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _application(config: Config, node: Node) -> HubApp:
+def _rest(config: Config, node: Node) -> FastAPI:
     authenticator = Authenticator(config, node.clock.now_ms)
     registry = BotRegistry(node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots)
-    rest = build_rest(
+    return build_rest(
         authenticator,
         registry,
         node.publish_and_wait,
         RestSettings(cors_origins=config.api_server.CORS_origins, items=config.hub.limits.items),
     )
+
+
+def _application(config: Config, node: Node, rest: FastAPI) -> HubApp:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
         routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
-    return build_app(node, authenticator, rest, routes)
+    return build_app(node, Authenticator(config, node.clock.now_ms), rest, routes)
 
 
 def _limits(config: Config) -> NodeLimits:

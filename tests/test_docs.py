@@ -35,7 +35,7 @@ from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
-from hub.rest.publish import _STATUS
+from hub.rest.publish import _STATUS, PublishIntake
 
 ROOT = Path(__file__).resolve().parents[1]
 README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
@@ -304,7 +304,17 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
     try:
         edge = MessageEndpoint(node, Authenticator(config, lambda: 0)).statistics()
         upstream = relay.Relay(node, config.hub.upstreams[0]).statistics()
-        return {**node.statistics(), "edge": edge, "relays": {"*": upstream}, "in_process_waiting": 0}
+        intake = PublishIntake(
+            node.publish_and_wait, items=1, body_bytes=1, pending_bytes=1, body_timeout_s=1
+        )
+        rest = msgspec.to_builtins(intake.statistics())
+        return {
+            **node.statistics(),
+            "edge": edge,
+            "rest": rest,
+            "relays": {"*": upstream},
+            "in_process_waiting": 0,
+        }
     finally:
         await node.stop()
 
@@ -313,7 +323,7 @@ def test_the_statistics(tmp_path: Path) -> None:
     told = {name for row in table(OPERATIONS, "name", "meaning") for name in code(row[0])}
     assert told == set(leaves(asyncio.run(figures(tmp_path))))
     joined = ast.parse((ROOT / "hub" / "server.py").read_text())
-    assert {"edge", "relays", "in_process_waiting"} <= {
+    assert {"edge", "rest", "relays", "in_process_waiting"} <= {
         node.value
         for node in ast.walk(joined)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

@@ -46,17 +46,23 @@ class CandleClock:
     def rows(
         self, bot: str, pair: str, timeframe: str, dates_ms: list[int], now: float
     ) -> list[dict[str, Any]]:
-        """Rows of a pair arrived. A first block of a pair is history: only its last row counts."""
+        """Rows of a pair arrived, in any order. Of a first block only the newest counts, the others are history; a row before
+        the pair's newest is a correction and opens no candle.
+        """
         track = self._tracks.setdefault((bot, timeframe), _Track())
         first = pair not in track.last
-        for date in dates_ms[-1:] if first else dates_ms:
-            if date > track.told:
+        for date in sorted(dates_ms)[-1:] if first else sorted(dates_ms):
+            newer = date > track.last.get(pair, -1)
+            if date > track.told and (newer or date in track.open):
                 track.open.setdefault(date, set()).add(pair)
                 track.since.setdefault(date, now)
-            track.last[pair] = max(date, track.last.get(pair, date))
+            if newer:
+                track.last[pair] = date
         done = self._settle(bot, timeframe, track)
         while len(track.open) > MAX_OPEN:
-            done.append(self._tell(bot, timeframe, track, min(track.open), deadline=True))
+            told = self._tell(bot, timeframe, track, min(track.open), deadline=True)
+            # Of a bot that never sent a whitelist nobody knows what a whole candle is.
+            done += [told] if bot in self._pairs else []
         return done
 
     def tick(self, now: float) -> list[tuple[str, str, dict[str, Any]]]:

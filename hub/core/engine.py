@@ -290,12 +290,15 @@ class Core:
         self.sessions.pop(session.id, None)
         self._leave(session)
 
-    def subscribe(self, session: Session, subscription: Subscription, *, snapshots: bool) -> None:
+    def subscribe(
+        self, session: Session, subscription: Subscription, *, snapshots: bool, earliest: bool = False
+    ) -> None:
         """Replace what a session wants, at its own cursor: what stays is not interrupted, what is new starts.
 
-        With `snapshots` every newly wanted state key is owed whole; freqtrade's wire gets changes only.
+        With `snapshots` every newly wanted state key is owed whole; freqtrade's wire gets changes only. With `earliest` a
+        session without a subscription begins at the ledger's floor instead of its head.
         """
-        old, cursor = session.group, self._own_cursor(session)
+        old, cursor = session.group, self._own_cursor(session, earliest=earliest)
         self._leave(session)
         if not subscription.items:
             session.page.clear()
@@ -310,17 +313,19 @@ class Core:
         group.stragglers.add(session)
         self._carry_over(cursor, old, group, snapshots=snapshots)
 
-    def _own_cursor(self, session: Session) -> Cursor:
+    def _own_cursor(self, session: Session, *, earliest: bool) -> Cursor:
         if session.cursor is not None:
             return session.cursor
         if session.group is not None:
             return self._cursor_of(session.group).copy()
-        return Cursor(self.tail.next)
+        return Cursor(self.floor + 1 if earliest else self.tail.next)
 
-    def position(self, session: Session) -> int:
+    def position(self, session: Session, *, earliest: bool = False) -> int:
         """The offset up to which a session was served; of its next subscription everything above it follows."""
         cursor = session.cursor or (self._cursor_of(session.group) if session.group is not None else None)
-        return (cursor.ledger if cursor is not None else self.tail.next) - 1
+        if cursor is not None:
+            return cursor.ledger - 1
+        return self.floor if earliest else self.tail.next - 1
 
     def _carry_over(self, cursor: Cursor, old: Group | None, new: Group, *, snapshots: bool) -> None:
         due = cursor.due

@@ -69,6 +69,10 @@ class Log(Protocol):
     only a prefix.
     """
 
+    @property
+    def floor(self) -> int:
+        """The highest offset that retention removed; 0 when nothing was. Known without waiting."""
+
     async def open(self) -> LogState:
         """Make ready for appends."""
 

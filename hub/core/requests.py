@@ -120,9 +120,10 @@ def _subscribe(
     items = tuple(item for item in items if item.bots is None or item.bots - set(denied))
     if want and not items:
         raise Forbidden("nothing is left of this subscription", data={"denied": denied})
-    answer = {"epoch": core.epoch, "offset": core.position(session), "recovered": None}
+    earliest = data.get("from") == "earliest"
+    answer = {"epoch": core.epoch, "offset": core.position(session, earliest=earliest), "recovered": None}
     _done(session, number, answer | {"unknown": unknown, "missing": _missing(core, items), "denied": denied})
-    core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True)
+    core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True, earliest=earliest)
 
 
 def _denied(session: Session, items: tuple[Item, ...]) -> list[str]:
