@@ -318,16 +318,15 @@ class Machine(RuleBasedStateMachine):
         requests.respond(self.core, receiver.session, message, 1, LIMITS)
 
     @precondition(lambda self: self.receivers)
-    @rule(
-        who=st.integers(0, 5),
-        bot=bots,
-        pair=pairs_of,
-        topic=st.sampled_from(["analyzed_df", "new_candle"]),
-    )
-    def resync(self, who: int, bot: str, pair: int, topic: str) -> None:
-        receiver = self._nth(who)
-        if isinstance(receiver, V2Receiver):
-            self.core.resync(receiver.session, StateKey(bot, topic, key_of(bot, pair)))
+    @rule(who=st.integers(0, 5), which=st.integers(0, 7))
+    def resync(self, who: int, which: int) -> None:
+        session = self._nth(who).session
+        keys = [*self.core.cells, *self.core.values, StateKey("a", "analyzed_df", key_of("nobody", 0))]
+        taken = [k for k in keys if session.group is not None and session.group.projection(k) is not None]
+        if session.wire is not Wire.FREQTRADE and taken:
+            key = taken[which % len(taken)]
+            exists = key in self.core.cells or key in self.core.values
+            assert self.core.resync(session, key) is exists
 
     @precondition(lambda self: self.receivers)
     @rule(who=st.integers(0, 5))
@@ -381,21 +380,26 @@ class Machine(RuleBasedStateMachine):
             self.loaded(0)
 
     @precondition(lambda self: self.receivers)
-    @rule(who=st.integers(0, 5), parts=st.integers(1, 3), more=st.booleans())
-    def begin_a_snapshot(self, who: int, parts: int, more: bool) -> None:
+    @rule(who=st.integers(0, 5), parts=st.integers(1, 3), more=st.booleans(), again=st.booleans())
+    def begin_a_snapshot(self, who: int, parts: int, more: bool, again: bool) -> None:
         """And leave it unfinished, with newer rows behind it."""
-        receiver = self._nth(who)
-        self._turn()
-        if receiver.session.id not in self.receivers:
+        key = StateKey("a", "analyzed_df", key_of("a", 0))
+        takers = [r for r in self.receivers.values() if r.session.group and r.session.group.projection(key)]
+        if not takers:
             return
+        receiver = takers[who % len(takers)]
+        session = receiver.session
         self.publish_rows("a", 0, 0, 110, False, True, 2)
-        self.core.fall_behind(receiver.session)
+        self.core.fall_behind(session)
         if isinstance(receiver, LegacyReceiver):
-            self.request_frames(who)
-        for _ in range(parts):
-            self._pull(receiver, 1)
+            self._legacy(receiver, {"type": "analyzed_df", "data": {"limit": 1500, "pair": None}})
+        for _ in range(4 + parts):
+            if session.id in self.receivers and not self.reads:
+                self._pull(receiver, 1)
         if more:
             self.publish_candles("a", 0, 1, True)
+        if again and session.id in self.receivers:
+            self.resubscribe_a_little(list(self.receivers).index(session.id))
 
     def _nth(self, who: int) -> V2Receiver | LegacyReceiver:
         return list(self.receivers.values())[who % len(self.receivers)]
