@@ -34,6 +34,7 @@ from hub.protocol.errors import (
     NotDurable,
     ProtocolError,
     RequestError,
+    TokenExpired,
 )
 from hub.protocol.principal import Principal
 
@@ -166,6 +167,7 @@ class Node:
         self.log = log
         self.intake = Intake(self.limits.dedupe_ms)
         self.core: Core
+        self.authenticate: Callable[[bytes], Principal | None] | None = None
         self.draining = False
         self.last_ms: dict[str, int] = {}
         self.states: dict[str, str] = {}
@@ -301,11 +303,30 @@ class Node:
         try:
             if message["type"] == "publish" and session.wire is not Wire.FREQTRADE:
                 self._receive_publish(connection, message)
+            elif message["type"] == "auth" and session.wire is not Wire.FREQTRADE:
+                self._receive_auth(session, message)
             else:
                 requests.respond(self.core, session, message, self.clock.now_ms(), self.limits.announced())
         except ProtocolError as error:
             session.close(error.close_code, str(error))
         self._drive(connection)
+
+    def _receive_auth(self, session: Session, message: Mapping[str, Any]) -> None:
+        number = requests.request_id(message)
+        data = message.get("data")
+        token = data.get("token") if isinstance(data, Mapping) else None
+        try:
+            if not isinstance(token, str):
+                raise RequestError("auth.token: expected a string")
+            principal = self.authenticate(token.encode(errors="replace")) if self.authenticate else None
+            if principal is None:
+                raise TokenExpired("auth.token: expected a valid token")
+            self.core.reauthenticate(session, principal)
+        except RequestError as error:
+            requests.refuse(session, number, error)
+            return
+        if number is not None:
+            session.tell(reply(number, {"expires_ms": principal.expires_ms}))
 
     async def readable(self, session: Session) -> None:
         """Wait until this session has room for another request: its publishes in flight and its unread replies are bounded."""

@@ -336,7 +336,9 @@ def _application(config: Config, node: Node, rest: FastAPI) -> HubApp:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
         routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
-    return build_app(node, Authenticator(config, node.clock.now_ms), rest, routes)
+    authenticator = Authenticator(config, node.clock.now_ms)
+    node.authenticate = authenticator.of_token
+    return build_app(node, authenticator, rest, routes)
 
 
 def _limits(config: Config) -> NodeLimits:

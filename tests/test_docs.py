@@ -142,7 +142,7 @@ def test_the_notices() -> None:
 
 def test_the_requests() -> None:
     rows = table(WIRE, "request", "data", "reply's data")
-    assert [code(row[0])[0] for row in rows] == [*_reordered(_REQUESTS), "publish"]
+    assert [code(row[0])[0] for row in rows] == [*_reordered(_REQUESTS), "auth", "publish"]
 
 
 def _reordered(requests: Mapping[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ class Authenticator:
             shown = self._shown_on_v2(shown, headers, query_string, subprotocols)
         if len(shown) > 1:
             raise HandshakeRefused(400, f"expected one credential, got {len(shown)}")
-        principal = self._of_token(shown[0]) if shown else None
+        principal = self.of_token(shown[0]) if shown else None
         if principal is None:
             raise HandshakeRefused(403, "expected a valid token" if shown else "expected a token, got none")
         return principal
@@ -95,7 +95,7 @@ class Authenticator:
             Forbidden: the credential is valid, but has no right to publish.
         """
         scheme, token = authorization(headers)
-        principal = self._of_token(token) if scheme == b"bearer" else None
+        principal = self.of_token(token) if scheme == b"bearer" else None
         if principal is not None and not principal.publishes:
             raise Forbidden("this credential may not publish; expected a token of hub.publishers")
         return principal
@@ -126,7 +126,8 @@ class Authenticator:
             raise HandshakeRefused(403, "expected Authorization: Bearer; this hub gives out no tickets")
         return shown
 
-    def _of_token(self, token: bytes) -> Principal | None:
+    def of_token(self, token: bytes) -> Principal | None:
+        """The principal of a ws_token or an access JWT, or None."""
         return self._tokens.find(token) or self.bearer(token)
 
     def _of_user(self, user: str, expires_ms: int | None) -> Principal:

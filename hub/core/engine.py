@@ -46,8 +46,9 @@ from hub.frames.columns import Columns
 from hub.frames.timeframe import MAX_DATE_MS, MIN_DATE_MS
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import CODECS, Wire, encode_body, frame
-from hub.protocol.errors import BadFrame, Overloaded, PublishRefused, TooLarge
+from hub.protocol.errors import BadFrame, Forbidden, Overloaded, PublishRefused, TooLarge
 from hub.protocol.messages import FrameKey
+from hub.protocol.principal import Principal
 from hub.protocol.subscription import HUB_TOPICS, Projection, Subscription
 
 __all__ = ["Core", "CoreLimits", "Pulled"]
@@ -56,6 +57,7 @@ LEDGER_MESSAGE_BYTES = 256 * 1024
 PART_BYTES = {Wire.MSGPACK: 256 * 1024, Wire.JSON: 256 * 1024}
 SCHEMAS_TOLD = 1024
 """Schemas that are remembered as told to a session; more are told again."""
+EXPIRING_MS = 60_000
 _MARKERS = frozenset({"new_candle"}) | HUB_TOPICS
 _EMPTY_SPLIT = '{"columns":[],"index":[],"data":[]}'
 
@@ -269,6 +271,7 @@ class Core:
                 assert session.cursor is not None
                 if _owe(session.cursor, key, have, marker=marker):
                     session.merged += 1
+                    session.conflated.add(key)
                     self.counters["conflated"] += 1
 
     def _groups_of(self, stream: Stream) -> tuple[Group, ...]:
@@ -668,13 +671,37 @@ class Core:
         return touched
 
     def _beat(self, session: Session, now_ms: int) -> None:
-        if session.wire is not Wire.FREQTRADE:
+        if session.wire is Wire.FREQTRADE:
+            return
+        if session.merged:
+            session.tell(notices.conflated(len(session.conflated), session.merged))
+            session.merged = 0
+            session.conflated.clear()
+        else:
             session.tell(notices.heartbeat(now_ms))
 
     def _expire(self, session: Session, now_ms: int) -> None:
         expires = session.principal.expires_ms
-        if expires is not None and now_ms >= expires:
+        if expires is None or now_ms < expires - EXPIRING_MS:
+            return
+        if now_ms >= expires:
             session.close(CloseCode.CREDENTIAL_EXPIRED, "the credential expired")
+        elif not session.expiring_told and session.wire is not Wire.FREQTRADE:
+            session.expiring_told = True
+            session.tell(notices.token_expiring(expires))
+
+    def reauthenticate(self, session: Session, principal: Principal) -> None:
+        """Replace the credential of a live session by another of the same principal.
+
+        Raises:
+            Forbidden: it is another principal's.
+        """
+        if principal.name != session.principal.name:
+            raise Forbidden(f"expected a credential of {session.principal.name}")
+        if principal.reads != session.principal.reads or principal.publishes != session.principal.publishes:
+            session.close(CloseCode.RIGHTS_CHANGED, "the rights of this credential are others")
+        session.principal = principal
+        session.expiring_told = False
 
     def _judge_lag(self, session: Session, cursor: Cursor, now: float) -> None:
         if cursor.ledger >= self.tail.next:

@@ -7,7 +7,17 @@ from typing import Any
 from hub.core.session import Session
 from hub.frames.columns import Schema
 
-__all__ = ["dropped", "error", "gap", "heartbeat", "lagging", "schema_notice", "welcome"]
+__all__ = [
+    "conflated",
+    "dropped",
+    "error",
+    "gap",
+    "heartbeat",
+    "lagging",
+    "schema_notice",
+    "token_expiring",
+    "welcome",
+]
 
 
 def welcome(
@@ -61,6 +71,16 @@ def gap(epoch: str, first: int, last: int) -> dict[str, Any]:
 def lagging(messages: int, size: int, limit: int) -> dict[str, Any]:
     """The session's unsent ledger messages are half-way to the limit."""
     return {"type": "hub.lagging", "data": {"messages": messages, "bytes": size, "limit_bytes": limit}}
+
+
+def conflated(keys: int, merged: int) -> dict[str, Any]:
+    """State changes that were joined for this session since the last such notice, and of how many keys."""
+    return {"type": "hub.conflated", "data": {"keys": keys, "merged": merged}}
+
+
+def token_expiring(expires_ms: int) -> dict[str, Any]:
+    """The credential ends soon; `auth` replaces it."""
+    return {"type": "hub.token_expiring", "data": {"expires_ms": expires_ms}}
 
 
 def heartbeat(now_ms: int) -> dict[str, Any]:

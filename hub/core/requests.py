@@ -121,8 +121,17 @@ def _subscribe(
     if want and not items:
         raise Forbidden("nothing is left of this subscription", data={"denied": denied})
     earliest = data.get("from") == "earliest"
-    answer = {"epoch": core.epoch, "offset": core.position(session, earliest=earliest), "recovered": None}
-    _done(session, number, answer | {"unknown": unknown, "missing": _missing(core, items), "denied": denied})
+    answer: dict[str, Any] = {
+        "epoch": core.epoch,
+        "offset": core.position(session, earliest=earliest),
+        "recovered": None,
+    }
+    answer |= {
+        "unknown": unknown,
+        "missing": _missing(core, items),
+        "missing_keys": _missing_keys(core, items),
+    }
+    _done(session, number, answer | {"denied": denied})
     core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True, earliest=earliest)
 
 
@@ -134,6 +143,22 @@ def _denied(session: Session, items: tuple[Item, ...]) -> list[str]:
 def _missing(core: Core, items: tuple[Item, ...]) -> list[str]:
     named = frozenset[str]().union(*(i.bots for i in items if i.bots is not None))
     return sorted(named - core.bots)
+
+
+def _missing_keys(core: Core, items: tuple[Item, ...]) -> list[list[str]]:
+    """[topic, pair] of pairs that an item names and of which there is no key yet; they stay wanted."""
+    missing: list[list[str]] = []
+    for item in items:
+        wanted = item.pairs or frozenset()
+        for topic in sorted(item.topics & {"analyzed_df", "new_candle"}) if wanted else ():
+            keys = core.cells if topic == "analyzed_df" else core.values
+            named = {
+                k.key.pair
+                for k in keys
+                if isinstance(k.key, FrameKey) and k.topic == topic and item.takes(k.bot, topic)
+            }
+            missing += [[topic, pair] for pair in sorted(wanted - named)]
+    return missing
 
 
 def _unsubscribe(

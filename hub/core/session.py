@@ -102,10 +102,12 @@ class Session:
     __slots__ = (
         "client",
         "closing",
+        "conflated",
         "control",
         "control_bytes",
         "cursor",
         "dropped",
+        "expiring_told",
         "group",
         "id",
         "lagging_told",
@@ -139,6 +141,8 @@ class Session:
         self.schemas: set[str] = set()
         self.dropped: dict[str, int] = {}
         self.merged = 0
+        self.conflated: set[StateKey] = set()
+        self.expiring_told = False
         self.unanswered = 0
         self.progress_at = now
         self.sent_at = now

@@ -252,7 +252,9 @@ class FrameCell(Cell):
         tail = None if have is None else self.store.from_first_changed(have)
         if tail is None or tail.n >= LEGACY_WHOLE_ROWS:
             return self.legacy_tail(LEGACY_MAX_ROWS)
-        led = tail.n > 0 and any(end == int(tail.date_ms[0]) for _, end in self.store.holes()[-LEGACY_WHOLE_ROWS:])
+        led = tail.n > 0 and any(
+            end == int(tail.date_ms[0]) for _, end in self.store.holes()[-LEGACY_WHOLE_ROWS:]
+        )
         return self.legacy_tail(tail.n + led)
 
     def legacy_tail(self, limit: int | None) -> Iterator[bytes]:

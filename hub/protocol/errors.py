@@ -12,6 +12,7 @@
     │   ├── BadFilter          bad_filter
     │   ├── OverlappingItems   overlap
     │   ├── Forbidden          forbidden
+    │   ├── TokenExpired       token_expired
     │   ├── UnknownRequest     unknown_request
     │   └── PublishRefused     the publisher's: one message is refused
     │       ├── BadMessage     bad_message
@@ -55,6 +56,7 @@ __all__ = [
     "ProtocolError",
     "PublishRefused",
     "RequestError",
+    "TokenExpired",
     "TooLarge",
     "Undecodable",
     "UnknownRequest",
@@ -161,6 +163,12 @@ class Forbidden(RequestError):
     """The principal lacks the right."""
 
     code = ErrorCode.FORBIDDEN
+
+
+class TokenExpired(RequestError):
+    """The token of an `auth` is not, or no longer, valid."""
+
+    code = ErrorCode.TOKEN_EXPIRED
 
 
 class UnknownRequest(RequestError):

@@ -134,3 +134,16 @@ async def test_from_earliest_brings_what_the_ledger_still_holds(hub: Hub, client
         assert [(m["offset"], m["prev"], m["data"]["trade_id"]) for m in received] == [(1, 0, 0), (2, 1, 1), (3, 2, 2)]
         hub.publish("entry_fill", fill(3)).result(5)
         assert (await heard(reader))["data"]["trade_id"] == 3
+
+
+async def test_a_live_session_takes_a_new_credential_of_its_principal(hub: Hub, clients: Clients) -> None:
+    async with clients.v2(READER) as reader:
+        again = await ask(reader, {"type": "auth", "id": 1, "data": {"token": READER}})
+        assert again == {"type": "hub.reply", "id": 1, "ok": True, "data": {"expires_ms": None}}
+        wrong = await ask(reader, {"type": "auth", "id": 2, "data": {"token": "no such token"}})
+        assert wrong["error"]["code"] == "token_expired"
+        other = await ask(reader, {"type": "auth", "id": 3, "data": {"token": WRITER}})
+        assert other["error"]["code"] == "forbidden"
+        want = [{"topics": ["analyzed_df"], "pairs": ["NO/NE"]}]
+        answer = await ask(reader, {"type": "subscribe", "id": 4, "data": {"want": want}})
+        assert answer["data"]["missing_keys"] == [["analyzed_df", "NO/NE"]]
