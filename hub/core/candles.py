@@ -47,11 +47,12 @@ class CandleClock:
         self, bot: str, pair: str, timeframe: str, dates_ms: list[int], now: float
     ) -> list[dict[str, Any]]:
         """Rows of a pair arrived, in any order. Of a first block only the newest counts, the others are history; a row before
-        the pair's newest is a correction and opens no candle.
+        the pair's newest is a correction and opens no candle. Of a long block the newest MAX_OPEN count: no more candles are
+        kept open, and what a block costs must not grow with its square.
         """
         track = self._tracks.setdefault((bot, timeframe), _Track())
-        first = pair not in track.last
-        for date in sorted(dates_ms)[-1:] if first else sorted(dates_ms):
+        counted = MAX_OPEN if pair in track.last else 1
+        for date in sorted(dates_ms)[-counted:]:
             newer = date > track.last.get(pair, -1)
             if date > track.told and (newer or date in track.open):
                 track.open.setdefault(date, set()).add(pair)

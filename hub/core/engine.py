@@ -239,7 +239,8 @@ class Core:
             return cell.n
         self.counters["published"] += 1
         self._mark(state_key, None if is_new or cell.needs_snapshot(have) else have)
-        for complete in self.candles.rows(bot, key.pair, key.timeframe, [int(d) for d in rows.date_ms], now):
+        # Of several candles the newest is told, as a value that is set several times at once is.
+        for complete in self.candles.rows(bot, key.pair, key.timeframe, rows.date_ms.tolist(), now)[-1:]:
             self._complete(bot, key.timeframe, complete, ts)
         return cell.n
 
