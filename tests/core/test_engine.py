@@ -431,6 +431,20 @@ def test_a_resubscribe_in_the_middle_of_a_snapshot_begins_it_again(monkeypatch: 
     assert sum(m["data"]["n"] for m in parts) == 51
 
 
+def test_a_hot_client_that_falls_behind_in_the_middle_of_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PART_BYTES", dict.fromkeys(Wire, 400))
+    rig = Rig()
+    session = rig.subscribed("analyzed_df")
+    rig.frame(rows(1, 50))
+    for _ in range(3):
+        rig.flush(1)
+    rig.core.fall_behind(session)
+    rig.frame(rows(51))
+    parts = [m for m in rig.served(session) if m["type"] == "analyzed_df"]
+    assert [m["part"][0] for m in parts] == list(range(1, len(parts) + 1))
+    assert sum(m["data"]["n"] for m in parts) == 51
+
+
 def test_more_rows_than_a_frame_should_have_come_as_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "PART_BYTES", dict.fromkeys(Wire, 2000))
     rig = Rig()

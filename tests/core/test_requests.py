@@ -196,6 +196,7 @@ def test_the_reply_of_subscribe() -> None:
         "recovered": None,
         "unknown": ["future"],
         "missing": ["b", "c"],
+        "missing_keys": [],
         "denied": ["b"],
     }
 
