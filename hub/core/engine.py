@@ -455,6 +455,7 @@ class Core:
         if session.reading or session.page or cursor.ledger >= self.tail.first:
             return None
         session.reading = True
+        session.read_from = cursor.ledger
         return Read(cursor.ledger, limit_bytes)
 
     def loaded(self, session: Session, page: Page) -> None:
@@ -462,7 +463,8 @@ class Core:
         session.reading = False
         self.floor = max(self.floor, page.floor)
         cursor = session.cursor
-        if cursor is None or session.closing is not None:
+        # Who unsubscribed meanwhile, and began again at the floor, reads anew from there.
+        if cursor is None or session.closing is not None or cursor.ledger < session.read_from:
             return
         if page.floor >= cursor.ledger and not self._gap(session, cursor, page.floor):
             return

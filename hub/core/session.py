@@ -116,6 +116,7 @@ class Session:
         "page",
         "principal",
         "progress_at",
+        "read_from",
         "reading",
         "requests",
         "schemas",
@@ -138,6 +139,7 @@ class Session:
         self.requests: deque[FrameRequest] = deque()
         self.page: deque[Entry] = deque()
         self.reading = False
+        self.read_from = 0
         self.schemas: set[str] = set()
         self.dropped: dict[str, int] = {}
         self.merged = 0

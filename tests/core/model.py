@@ -113,7 +113,7 @@ class V2Receiver:
                 assert schema.id == message["schema"]
                 self.schemas[schema.id] = schema
             else:
-                assert kind in ("hub.welcome", "hub.lagging", "hub.heartbeat", "hub.error"), message
+                assert kind in ("hub.lagging", "hub.heartbeat", "hub.conflated"), message
 
     def _broadcast(self, message: dict[str, Any]) -> None:
         bot, topic = message["bot"], message["type"]
@@ -164,6 +164,9 @@ class V2Receiver:
         offset = message["data"]["offset"]
         if self.subscription is not None:
             self._reach(offset)
+        if self.subscription is None:
+            # A new beginning, perhaps at the floor: what was seen before may come again.
+            self.base, self.last = offset, {}
         self.at, self.base = offset, max(self.base, offset)
         self._change(new)
 

@@ -325,6 +325,24 @@ def test_a_page_that_arrives_after_its_session_moved_on() -> None:
     rig.core.loaded(session, page)
 
 
+def test_a_page_that_arrives_after_its_session_began_again_at_the_floor() -> None:
+    rig = Rig(tail_bytes=1000)
+    session = far_behind(rig, "entry_fill")
+    rig.fill()
+    rig.pull(session, 1)
+    rig.core.fall_behind(session)
+    for _ in range(5):
+        rig.fill()
+    read = rig.core.pull(session, 1, 0.0).read
+    assert read == Read(2, 1)
+    page = rig.page(read)
+    rig.subscribe(session)
+    rig.ask(session, "subscribe", {"want": [FILLS], "from": "earliest"}, number=9)
+    rig.core.loaded(session, page)
+    assert session.closing is None
+    assert offsets(rig.served(session)) == list(range(1, 7))
+
+
 def test_a_page_with_a_hole_closes_instead_of_losing() -> None:
     rig = Rig(tail_bytes=1000)
     session = far_behind(rig, "entry_fill")

@@ -311,7 +311,8 @@ class Machine(RuleBasedStateMachine):
         new = Subscription(items, session.principal.reads) if items else None
         receiver.asked[self.requests] = new
         receiver.subscribing(new)
-        message = {"type": "subscribe", "id": self.requests, "data": {"want": want}}
+        start = "earliest" if self.requests % 3 == 0 else "live"
+        message = {"type": "subscribe", "id": self.requests, "data": {"want": want, "from": start}}
         requests.respond(self.core, session, message, 1, LIMITS)
 
     def _legacy(self, receiver: LegacyReceiver, message: dict[str, Any]) -> None:
