@@ -204,6 +204,9 @@ class Core:
             cell = self.values[key] = ValueCell(key, self.rev_epoch)
         if key.topic == "whitelist" and cell.n and cell.data == data:
             return cell.n
+        growth = cell.nbytes_of(body) - cell.nbytes
+        if cell.n and growth > 0:
+            self._room_for_rows(growth)
         self.state_bytes -= cell.nbytes if cell.n else 0
         cell.set(data, ts)
         self.state_bytes += cell.nbytes
@@ -227,8 +230,8 @@ class Core:
         if cell is None:
             self._room_for_key()
             cell = FrameCell(state_key, self.rev_epoch, capacity=self.limits.candles, cache=self.cache)
-        elif cell.store.n < self.limits.candles:
-            self._room_for_rows(rows.nbytes)
+        elif growth := self._growth(cell, rows):
+            self._room_for_rows(growth)
         before, have = cell.nbytes, cell.n
         change = cell.apply(rows, replace=replace, la_ms=la_ms, ts=ts)
         if is_new:
@@ -255,6 +258,12 @@ class Core:
         if len(self.values) + len(self.cells) >= self.limits.keys:
             raise Overloaded(f"more than {self.limits.keys} state keys")
         self._room_for_rows(0)
+
+    def _growth(self, cell: FrameCell, rows: Columns) -> int:
+        """What these rows may add to a key, in bytes: nothing where they push as many out of a full window."""
+        schema = cell.store.schema
+        wider = max(0, rows.schema.row_bytes - schema.row_bytes) if schema is not None else 0
+        return wider * 2 * self.limits.candles + (rows.nbytes if cell.store.n < self.limits.candles else 0)
 
     def _room_for_rows(self, size: int) -> None:
         if self.state_bytes + size > self.limits.state_bytes:

@@ -110,7 +110,11 @@ class ValueCell(Cell):
 
     @property
     def nbytes(self) -> int:
-        return _OVERHEAD_BYTES + len(self._body) * 4
+        return self.nbytes_of(self._body)
+
+    def nbytes_of(self, body: bytes) -> int:
+        """Memory that a value of this JSON takes, in bytes, its frames included."""
+        return _OVERHEAD_BYTES + len(body) * 4
 
     def set(self, data: Any, ts: int) -> None:
         """Replace the value."""

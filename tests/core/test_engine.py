@@ -531,6 +531,22 @@ def test_state_keys_are_bounded() -> None:
     rig.frame(rows(2))
 
 
+def test_the_bytes_of_state_are_bounded_however_a_key_grows() -> None:
+    rig = Rig(candles=50, state_bytes=30_000)
+    rig.frame(rows(1, 50))
+    rig.core.publish_value("a", "whitelist", None, ["A/B"], 1)
+    wide: dict[str, Any] = {f"c{i}": np.ones(50) for i in range(100)}
+    with pytest.raises(Overloaded):
+        rig.frame(rows(1, 50, **wide), replace=True)
+    with pytest.raises(Overloaded):
+        rig.core.publish_value("a", "whitelist", None, ["x" * 30_000], 1)
+    for i in range(200):
+        rig.frame(rows(51 + i))
+    figures = rig.core.statistics()
+    assert figures["state_bytes"] <= figures["state_limit_bytes"] == 30_000
+    assert rig.core.cells[StateKey("a", "analyzed_df", KEY)].n == 201
+
+
 @pytest.mark.parametrize("la_ms", [10**18, -(10**18)])
 def test_a_time_that_no_date_holds_is_the_publishers_error(la_ms: int) -> None:
     """It was stored, and every later frame for freqtrade's wire raised while it was made."""
