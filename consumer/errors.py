@@ -9,7 +9,8 @@
     ├── Unauthorized         the user's: the token is not accepted (401, 403, 4401, 4403), also at a second try; terminal
     ├── HubRefused           one side is too old or wrong: the hub refuses what this client asks, for good; terminal
     │   └── TooBig           a peer's message is over `message_size_limit`, whatever is asked of it; terminal
-    └── PublishError         the publisher's: one message was refused (`code`, `temporary`)
+    ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
+    └── BotFailed            the local bot's: it raised an exception, or did not end
 
 `str(error)` is one line that names what was wrong and what was expected. No token is ever part of it.
 """
@@ -17,6 +18,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BotFailed",
     "ConfigError",
     "ConnectionFailed",
     "ConsumerError",
@@ -80,3 +82,7 @@ class PublishError(ConsumerError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.temporary = temporary
+
+
+class BotFailed(ConsumerError):
+    """The local bot raised an exception or did not end; the text names the bot, what it was doing and the exception."""

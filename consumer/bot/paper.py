@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import time
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -63,8 +62,9 @@ class PaperBot:
         Raises:
             ConfigError: a setting or the database cannot be used.
         """
-        data_dir = Path(str(context.config.get("user_data_dir") or "."))
-        self._settings = PaperSettings.from_config(context.config, name=context.name, data_dir=data_dir)
+        self._settings = PaperSettings.from_config(
+            context.config, name=context.name, data_dir=context.data_dir
+        )
         self._book = book = await asyncio.to_thread(Book, self._settings)
         self._resume(book)
         self._outbox = Outbox(book, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from hub.protocol.envelope import Position
@@ -80,6 +81,10 @@ class BotContext(Protocol):
     @property
     def config(self) -> Mapping[str, Any]:
         """The whole configuration file."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the bot keeps its files; it is there, and this run holds it alone."""
 
     @property
     def name(self) -> str:

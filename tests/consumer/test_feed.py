@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from consumer import feed
+from consumer import feed, lane
 from consumer.config import ConsumerConfig, ProducerConfig
-from consumer.errors import ConfigError, Unauthorized
-from consumer.feed import BotFailed, Feed
+from consumer.errors import BotFailed, ConfigError, Unauthorized
+from consumer.feed import Feed
 from consumer.publisher import Ack
 from hub.frames.columns import Columns
 from hub.protocol.envelope import Position
@@ -206,8 +206,7 @@ async def test_a_slow_bot_slows_the_reading_and_loses_nothing(
     rows = Columns.from_mapping({"date": list(range(0, 60_000_000, 60_000))}, {"date": "ts_ms"})
     message = AnalyzedDf(key=FrameKey("BTC/USD", "1m", "spot"), df=rows)
     frame = Delivery(producer="hub", bot="alpha", topic="analyzed_df", message=message)
-    monkeypatch.setattr(feed, "HAND_OVER_BYTES", 3 * (rows.nbytes + 1024))
-    monkeypatch.setitem(feed._ThreadLane.__init__.__kwdefaults__, "limit_bytes", 3 * (rows.nbytes + 1024))
+    monkeypatch.setitem(lane._ThreadLane.__init__.__kwdefaults__, "limit_bytes", 3 * (rows.nbytes + 1024))
     gate, entered, bot = threading.Event(), threading.Event(), Bot()
 
     def wait(delivery: Delivery) -> None:
@@ -406,7 +405,7 @@ async def test_the_context_publishes_under_the_bots_name(tmp_path: Path) -> None
     async def publish() -> None:
         assert bot.context is not None
         assert bot.context.name == "paper"
-        assert bot.context.config["user_data_dir"] == str(tmp_path)
+        assert bot.context.data_dir == tmp_path
         assert bot.context.get_producer_pairs() == ["BTC/USD"]
         assert await bot.context.publish("entry", {"a": 1}, mid="m") == Position("e1", 7)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from consumer.bot.candles import Candle
@@ -68,8 +69,9 @@ def complete(date_ms: int, pairs: tuple[str, ...], missing: tuple[str, ...]) -> 
 class Context:
     """A BotContext that keeps what is published in `published`, or refuses it with `failure`."""
 
-    def __init__(self, config: Mapping[str, Any], *, name: str = "paper") -> None:
+    def __init__(self, config: Mapping[str, Any], *, name: str = "paper", data_dir: Path = Path()) -> None:
         self.config = config
+        self.data_dir = data_dir
         self.name = name
         self.published: list[tuple[str, dict[str, Any], str]] = []
         self.failure: Exception | None = None

@@ -58,7 +58,7 @@ async def feed(
     path: Path, deliveries: list[Delivery], **config: Any
 ) -> list[tuple[str, dict[str, Any], str]]:
     """Run a bot over the deliveries from start to stop; returns what it published."""
-    context = Context({**CONFIG, "user_data_dir": str(path), **config})
+    context = Context({**CONFIG, **config}, data_dir=path)
     bot = PaperBot()
     await bot.start(context)
     try:
