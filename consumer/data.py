@@ -142,6 +142,12 @@ class Book:
             frame = self._frame(bot, key)
             return None if frame is None else frame.store.tail()
 
+    def first_ms(self, bot: str, key: FrameKey) -> int:
+        """The date of the oldest row that is held, in ms since 1970 UTC; 0 when nothing is."""
+        with self._lock:
+            frame = self._frame(bot, key)
+            return (frame.store.first_ms or 0) if frame is not None else 0
+
     def store_rev(self, bot: str, key: FrameKey) -> int:
         """The store's own revision; -1 when nothing is held."""
         with self._lock:

@@ -31,6 +31,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from consumer.data import Book
 from consumer.errors import ConnectionFailed, ConsumerError, HubRefused, Unauthorized
@@ -76,6 +77,7 @@ class HubState:
         self.subscribed = False
         self._book = book
         self._want = want
+        self._limited = any("rows" in item for item in want)
         self._hello = {"client": client, "max_message": max_message, "features": []}
         self._next_id = 1
         self._subscribe_id = 0
@@ -224,6 +226,9 @@ class HubState:
         self, key: WireKey, message: Broadcast, applied: Applied, now: float, step: Step
     ) -> Unreadable | None:
         columns = self._book.prepared(applied.columns)
+        if self._limited and not applied.snapshot:
+            # Of a window that was cut at its start, an older row that changed late would stand before a false hole.
+            columns = columns.take(np.flatnonzero(columns.date_ms >= self._book.first_ms(*key)))
         try:
             self._book.apply(*key, columns, applied.la_ms, snapshot=applied.snapshot, rev=applied.n)
         except BadFrame as error:

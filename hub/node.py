@@ -43,7 +43,6 @@ __all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
 VERSION = "0.1.0"
 FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
-SLICE_SESSIONS = 2000
 TICK_S = 1.0
 READY_LAG_S = 5.0
 logger = logging.getLogger("tradewire.node")
@@ -180,7 +179,6 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticked_at = 0.0
         self._committer: asyncio.Task[None] | None = None
-        self._drain_deadline = 0.0
 
     # --- life
 

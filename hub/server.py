@@ -29,13 +29,13 @@ from hub.auth.redact import Redaction, install, secrets_of
 from hub.bots.registry import BotRegistry
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
-from hub.core.intake import FramePublish, Publish
+from hub.core.intake import FramePublish, Publish, frame_key
 from hub.frames.columns import Columns
 from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
 from hub.node import VERSION, Ack, Node, NodeLimits
 from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded, RequestError
-from hub.protocol.messages import FrameKey, check_name
+from hub.protocol.messages import check_name
 from hub.relay import Relay
 from hub.rest.app import RestSettings, build_rest
 from hub.rest.public import documentation_routes, probe_routes
@@ -292,7 +292,7 @@ class Hub:
         rows = frame if isinstance(frame, Columns) else from_pandas(frame)
         return FramePublish(
             bot,
-            FrameKey(*key),
+            frame_key(key),
             rows,
             replace,
             now_ms if la_ms is None else la_ms,

@@ -58,6 +58,7 @@ PART_BYTES = {Wire.MSGPACK: 256 * 1024, Wire.JSON: 256 * 1024}
 SCHEMAS_TOLD = 1024
 """Schemas that are remembered as told to a session; more are told again."""
 EXPIRING_MS = 60_000
+SNAPSHOT_IDLE_S = 10.0
 _MARKERS = frozenset({"new_candle"}) | HUB_TOPICS
 _EMPTY_SPLIT = '{"columns":[],"index":[],"data":[]}'
 
@@ -676,6 +677,8 @@ class Core:
             self._expire(session, now_ms)
             if session.cursor is not None:
                 self._judge_lag(session, session.cursor, now)
+            if now - session.progress_at > SNAPSHOT_IDLE_S:
+                _abandon_snapshots(session)
             if session.cursor is None and not session.control and now - session.sent_at >= heartbeat_s:
                 self._beat(session, now_ms)
             if session.control or session.closing is not None:
@@ -763,6 +766,9 @@ class Core:
             "cache_bytes": self.cache.bytes,
             "cache_limit_bytes": self.cache.limit_bytes,
             "control_bytes": control,
+            "snapshots_under_way": sum(
+                s.cursor is not None and s.cursor.sending is not None for s in self.sessions.values()
+            ),
             "requests_waiting": sum(len(s.requests) for s in self.sessions.values()),
             **self.counters,
         }
@@ -798,6 +804,17 @@ def _owe(cursor: Cursor, key: StateKey, have: int | None, *, marker: bool) -> bo
         del cursor.due[key]
         cursor.due[key] = have
     return True
+
+
+def _abandon_snapshots(session: Session) -> None:
+    """Let go of the windows that a client which takes nothing holds; what it was being sent begins again when it reads."""
+    for request in session.requests:
+        request.parts = None
+    cursor = session.cursor
+    if cursor is not None and cursor.sending is not None:
+        first: dict[StateKey, int | None] = {cursor.sending[0]: None}
+        cursor.due = first | cursor.due | first
+        cursor.sending = None
 
 
 def _markers_last(cursor: Cursor) -> None:

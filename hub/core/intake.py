@@ -21,7 +21,7 @@ from hub.protocol.messages import NAME_LIMIT_BYTES, DeliveryClass, FrameKey, che
 from hub.protocol.principal import Principal
 from hub.protocol.values import plain
 
-__all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "PublishOrder", "ValuePublish"]
+__all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "PublishOrder", "ValuePublish", "frame_key"]
 
 SCHEMA_BYTES = 16 << 20
 SCHEMA_FIELD_BYTES = 200
@@ -155,7 +155,7 @@ class Intake:
         return LogPublish(entry, kind is DeliveryClass.LEDGER)
 
     def _frame(self, bot: str, item: Mapping[str, Any], wire: Wire, ts: int) -> FramePublish:
-        key = _frame_key(item.get("key"))
+        key = frame_key(item.get("key"))
         data = item.get("data")
         if not isinstance(data, Mapping):
             raise BadFrame("analyzed_df.data: expected a map with rows, or with n and cols")
@@ -201,13 +201,18 @@ def _schema_bytes(schema: Schema) -> int:
 
 def _value(bot: str, topic: str, data: Any, ts: int) -> ValuePublish:
     if topic == "new_candle":
-        return ValuePublish(bot, topic, _frame_key(data), data, ts)
+        return ValuePublish(bot, topic, frame_key(data), data, ts)
     if not isinstance(data, list) or not all(isinstance(pair, str) for pair in data):
         raise BadMessage("whitelist: expected a list of pairs")
     return ValuePublish(bot, topic, None, data, ts)
 
 
-def _frame_key(key: Any) -> FrameKey:
+def frame_key(key: Any) -> FrameKey:
+    """A dataframe's key as it may be.
+
+    Raises:
+        BadMessage: it is none; the text says what was expected.
+    """
     if not isinstance(key, list | tuple) or len(key) != 3 or not all(isinstance(part, str) for part in key):
         raise BadMessage("key: expected [pair, timeframe, candle_type]")
     if not all(1 <= _size(part) <= NAME_LIMIT_BYTES for part in key):

@@ -16,6 +16,7 @@ from hub.protocol.subscription import Projection, Subscription
 __all__ = ["Cursor", "FrameRequest", "Group", "Session"]
 
 Stream = tuple[str, str]
+MAX_REMEMBERED = 2048
 
 
 class Cursor:
@@ -78,6 +79,8 @@ class Group:
             return self._projections[key]
         except KeyError:
             frame_key = key.key if isinstance(key.key, FrameKey) else None
+            if len(self._projections) >= MAX_REMEMBERED:
+                self._projections.clear()
             found = self._projections[key] = self.subscription.projection(key.bot, key.topic, frame_key)
             return found
 
@@ -106,7 +109,6 @@ class Session:
         "control",
         "control_bytes",
         "cursor",
-        "dropped",
         "expiring_told",
         "group",
         "id",
@@ -141,7 +143,6 @@ class Session:
         self.reading = False
         self.read_from = 0
         self.schemas: set[str] = set()
-        self.dropped: dict[str, int] = {}
         self.merged = 0
         self.conflated: set[StateKey] = set()
         self.expiring_told = False

@@ -20,6 +20,7 @@ import msgspec
 from hub.protocol.errors import BadMessage, UnknownTopic
 
 __all__ = [
+    "BARE_DATA",
     "LEDGER_TOPICS",
     "REGISTRY",
     "STATE_TOPICS",
@@ -324,7 +325,7 @@ LEDGER_TOPICS = frozenset(t for t, cls in REGISTRY.items() if cls.delivery is De
 STATE_TOPICS = frozenset(t for t, cls in REGISTRY.items() if cls.delivery is DeliveryClass.STATE)
 
 # On v2 and in the canonical payload, `data` of these is freqtrade's `data`, not the flat fields.
-_BARE_DATA = frozenset({"whitelist", "new_candle"})
+BARE_DATA = frozenset({"whitelist", "new_candle"})
 
 _FIELDS: Mapping[str, frozenset[str]] = {
     topic: frozenset(f.encode_name for f in msgspec.structs.fields(cls)) - {"(extra)"}
@@ -370,7 +371,7 @@ def view(topic: str, data: Any) -> Message:
     cls = REGISTRY.get(topic)
     if cls is None:
         return GenericMessage(name=topic, data=data)
-    if topic in _BARE_DATA:
+    if topic in BARE_DATA:
         data = {"data": data}
     if not isinstance(data, Mapping):
         raise BadMessage(f"{topic}: expected a map of fields, got {type(data).__name__}")

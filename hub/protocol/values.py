@@ -13,6 +13,7 @@
 | Enum | its value |
 | UUID | its text |
 | list, tuple | list |
+| a Message of hub.protocol.messages | its payload: its fields with those of `extra` beside them, or its bare `data` |
 | mapping with string keys, Struct, dataclass | map; a key that is an Enum counts as its value |
 | anything else | refused with BadMessage, naming the path |
 """
@@ -32,6 +33,7 @@ from uuid import UUID
 import msgspec
 
 from hub.protocol.errors import BadMessage
+from hub.protocol.messages import BARE_DATA, GenericMessage, Message
 
 __all__ = ["plain"]
 
@@ -124,6 +126,8 @@ def _other(value: Any, path: str, depth: int) -> Any:
         return _plain(base(value), path, depth)
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Message):
+        return _message(value, path, depth)
     if isinstance(value, msgspec.Struct):
         as_list = type(value).__struct_config__.array_like
         fields = msgspec.structs.astuple(value) if as_list else msgspec.structs.asdict(value)
@@ -175,3 +179,11 @@ def _datetime_data(dtype: str) -> tuple[str, int]:
 def _short(value: object) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a longer one"
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _message(value: Message, path: str, depth: int) -> Any:
+    fields = msgspec.structs.asdict(value)
+    extra = fields.pop("extra")
+    if value.type in BARE_DATA or isinstance(value, GenericMessage):
+        return _plain(fields["data"], path, depth)
+    return _plain({**extra, **fields}, path, depth)

@@ -21,7 +21,7 @@ from hypothesis import given
 
 from hub.protocol.codec import CODECS, Wire, encode_body
 from hub.protocol.errors import BadMessage
-from hub.protocol.messages import FrameKey
+from hub.protocol.messages import FrameKey, view
 from hub.protocol.values import MAX_DEPTH, plain
 from tests.protocol.strategies import ANYTHING, PLAIN
 
@@ -217,3 +217,13 @@ def test_what_it_returns_every_wire_carries(value: Any) -> None:
         got = message["v"] if wire is Wire.FREQTRADE else message["data"]["v"]
         assert got == data
         assert encode_body(got) == encode_body(data)
+
+
+def test_a_typed_message_is_its_payload() -> None:
+    fill = view("entry_fill", {"trade_id": 1, "pair": "BTC/USDT", "novelty": 2})
+    data = plain(fill)
+    assert (data["trade_id"], data["pair"], data["novelty"]) == (1, "BTC/USDT", 2)
+    assert "extra" not in data
+    assert view("entry_fill", data) == fill
+    assert plain(view("whitelist", ["BTC/USDT"])) == ["BTC/USDT"]
+    assert plain(view("new_candle", ["BTC/USDT", "5m", "spot"])) == ["BTC/USDT", "5m", "spot"]
