@@ -20,5 +20,7 @@ def hub() -> None:
         sys.exit("tradewire-hub: the package `hub` here is not tradewire's; uninstall the other `hub`")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        sys.exit(f"tradewire-hub: needs {', '.join(missing)}; install them with: pip install 'tradewire[hub]'")
+        sys.exit(
+            f"tradewire-hub: needs {', '.join(missing)}; install them with: pip install 'tradewire[hub]'"
+        )
     import_module("hub.__main__").main()
