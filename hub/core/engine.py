@@ -384,21 +384,32 @@ class Core:
             group.stragglers.add(session)
 
     def resync(self, session: Session, key: StateKey) -> bool:
-        """A v2 client lost its hold on a key: owe it a snapshot. False when it is not subscribed or does not exist."""
+        """`resync_all` of one key; False when it is not subscribed or does not exist."""
+        return key in self.resync_all(session, (key,))
+
+    def resync_all(self, session: Session, keys: Iterable[StateKey]) -> set[StateKey]:
+        """A v2 client lost its hold on keys: owe it their snapshots, before what it is owed already.
+
+        Returns those that exist and that it is subscribed to.
+        """
         group = session.group
-        # The key comes from the client, so look whether it exists before the group remembers it.
-        if group is None or not (key in self.cells or key in self.values) or group.projection(key) is None:
-            return False
-        self.fall_behind(session)
-        cursor = session.cursor
-        assert cursor is not None
-        if cursor.sending is not None and cursor.sending[0] == key:
-            cursor.sending = None
-        cursor.due.pop(key, None)
-        first: dict[StateKey, int | None] = {key: None}
-        cursor.due = first | cursor.due
-        _markers_last(cursor)
-        return True
+        if group is None:
+            return set()
+        # The keys come from the client, so look whether they exist before the group remembers them.
+        owed: dict[StateKey, int | None] = {
+            key: None
+            for key in keys
+            if (key in self.cells or key in self.values) and group.projection(key) is not None
+        }
+        if owed:
+            self.fall_behind(session)
+            cursor = session.cursor
+            assert cursor is not None
+            if cursor.sending is not None and cursor.sending[0] in owed:
+                cursor.sending = None
+            cursor.due = owed | {key: have for key, have in cursor.due.items() if key not in owed}
+            _markers_last(cursor)
+        return set(owed)
 
     @property
     def bots(self) -> set[str]:

@@ -18,7 +18,7 @@ from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import BadFilter, Forbidden, NotAMessage, RequestError, UnknownRequest
 from hub.protocol.messages import TOPICS, FrameKey
-from hub.protocol.subscription import HUB_TOPICS, Item, Subscription, parse_want
+from hub.protocol.subscription import HUB_TOPICS, Item, Subscription, names_of, parse_want
 
 __all__ = ["request_id", "respond"]
 
@@ -98,7 +98,8 @@ def _hello(
     session.max_message = size
     client = data.get("client")
     if isinstance(client, str):
-        session.client = f"{session.client} {client[:64]}"
+        # A later hello replaces the name of an earlier one: it must not grow.
+        session.client = f"{session.client.partition(' ')[0]} {client[:64]}"
 
 
 def _ping(
@@ -171,7 +172,7 @@ def _keys(
     core: Core, session: Session, data: Mapping[str, Any], number: int | None, at: Mapping[str, int]
 ) -> None:
     """Lists state keys as `[bot, topic, key, columns, rows, as_of_ms]`; `more` when the reply would grow over its bound."""
-    bots, topics = data.get("bots"), data.get("topics")
+    bots, topics = (names_of(data.get(name), f"keys.{name}") for name in ("bots", "topics"))
     rows: list[list[Any]] = []
     size = 0
     for key, cell in [*core.values.items(), *core.cells.items()]:
@@ -193,8 +194,8 @@ def _shape(cell: Cell) -> tuple[list[str], int]:
     return [field.name for field in schema.fields] if schema else [], cell.store.n
 
 
-def _named(names: Any, name: str) -> bool:
-    return names is None or names == "*" or (isinstance(names, list) and name in names)
+def _named(names: frozenset[str] | None, name: str) -> bool:
+    return names is None or name in names
 
 
 def _wire_key(key: StateKey) -> list[str]:
@@ -210,7 +211,8 @@ def _resync(
     if not isinstance(keys, list) or len(keys) > at["keys"]:
         raise RequestError(f"resync.keys: expected a list of at most {at['keys']} [bot, topic, key]")
     wanted = [_state_key(raw) for raw in keys]
-    unknown = [raw for raw, key in zip(keys, wanted, strict=True) if not core.resync(session, key)]
+    owed = core.resync_all(session, wanted)
+    unknown = [raw for raw, key in zip(keys, wanted, strict=True) if key not in owed]
     _done(session, number, {"unknown": unknown})
 
 

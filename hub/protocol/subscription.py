@@ -15,12 +15,14 @@ from hub.protocol.errors import BadFilter, OverlappingItems
 from hub.protocol.messages import STATE_TOPICS, TOPICS, DeliveryClass, FrameKey, delivery_class
 from hub.protocol.principal import EVERY_BOT
 
-__all__ = ["HUB_TOPICS", "WHOLE", "Item", "Projection", "Subscription", "parse_want"]
+__all__ = ["HUB_TOPICS", "WHOLE", "Item", "Projection", "Subscription", "names_of", "parse_want"]
 
 HUB_TOPICS = frozenset({"hub.candle_complete"})
 """The hub's own broadcasts that a client may subscribe to."""
 
 MAX_NAMES = 10_000
+MAX_NAMES_IN_ALL = 20_000
+"""Names of all items together: what a subscription takes in memory is bounded by it."""
 
 
 class Projection(msgspec.Struct, frozen=True):
@@ -57,9 +59,17 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     def overlaps(self, other: Item) -> bool:
         """Whether some key of a state topic could match both."""
-        mine = (self.topics & STATE_TOPICS, self.bots, self.pairs, self.timeframes, self.candle_types)
-        theirs = (other.topics & STATE_TOPICS, other.bots, other.pairs, other.timeframes, other.candle_types)
-        return all(a is None or b is None or a & b for a, b in zip(mine, theirs, strict=True))
+        if STATE_TOPICS.isdisjoint(self.topics & other.topics):
+            return False
+        mine = (self.bots, self.pairs, self.timeframes, self.candle_types)
+        theirs = (other.bots, other.pairs, other.timeframes, other.candle_types)
+        return all(a is None or b is None or not a.isdisjoint(b) for a, b in zip(mine, theirs, strict=True))
+
+    @property
+    def names(self) -> int:
+        """How many names it lists."""
+        lists = (self.topics, self.bots, self.pairs, self.timeframes, self.candle_types)
+        return sum(len(names) for names in (*lists, self.projection.columns) if names is not None)
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -99,6 +109,8 @@ def parse_want(want: Any) -> tuple[tuple[Item, ...], list[str]]:
     if not isinstance(want, list):
         raise BadFilter("want: expected a list of items")
     items = tuple(_item(raw, f"want[{i}]") for i, raw in enumerate(want))
+    if sum(item.names for item in items) > MAX_NAMES_IN_ALL:
+        raise BadFilter(f"want: expected at most {MAX_NAMES_IN_ALL} names in all items together")
     for i, a in enumerate(items):
         for j in range(i + 1, len(items)):
             if a.projection != items[j].projection and a.overlaps(items[j]):
@@ -112,16 +124,16 @@ def parse_want(want: Any) -> tuple[tuple[Item, ...], list[str]]:
 def _item(raw: Any, path: str) -> Item:
     if not isinstance(raw, Mapping):
         raise BadFilter(f"{path}: expected a map")
-    topics = _names(raw.get("topics"), f"{path}.topics")
+    topics = names_of(raw.get("topics"), f"{path}.topics")
     if topics is None:
         raise BadFilter(f"{path}.topics: expected a list of topics")
     _check_state_only(raw, topics, path)
     return Item(
         topics=topics,
-        bots=_names(raw.get("bots"), f"{path}.bots"),
-        pairs=_names(raw.get("pairs"), f"{path}.pairs"),
-        timeframes=_names(raw.get("timeframes"), f"{path}.timeframes"),
-        candle_types=_names(raw.get("candle_types"), f"{path}.candle_types"),
+        bots=names_of(raw.get("bots"), f"{path}.bots"),
+        pairs=names_of(raw.get("pairs"), f"{path}.pairs"),
+        timeframes=names_of(raw.get("timeframes"), f"{path}.timeframes"),
+        candle_types=names_of(raw.get("candle_types"), f"{path}.candle_types"),
         projection=Projection(_columns(raw.get("columns"), path), _rows(raw.get("rows"), path)),
     )
 
@@ -139,7 +151,12 @@ def _check_state_only(raw: Mapping[str, Any], topics: Iterable[str], path: str) 
         )
 
 
-def _names(value: Any, path: str) -> frozenset[str] | None:
+def names_of(value: Any, path: str) -> frozenset[str] | None:
+    """A list of names of a request; None for `"*"` or nothing at all: every name.
+
+    Raises:
+        BadFilter: it is neither, or has more than MAX_NAMES; the text begins with `path`.
+    """
     if value is None or value == "*":
         return None
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
@@ -150,7 +167,7 @@ def _names(value: Any, path: str) -> frozenset[str] | None:
 
 
 def _columns(value: Any, path: str) -> tuple[str, ...] | None:
-    names = _names(value, f"{path}.columns")
+    names = names_of(value, f"{path}.columns")
     return None if names is None else tuple(sorted(names))
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from hub.core import candles
+from hub.core import candles, engine
 from hub.core.candles import MAX_OPEN, CandleClock
+from hub.protocol.messages import FrameKey
+from tests.core.doubles import Rig, rows
 
 
 def test_a_long_block_costs_the_candle_clock_no_more_than_its_newest_rows(
@@ -29,3 +31,56 @@ def test_a_long_block_costs_the_candle_clock_no_more_than_its_newest_rows(
     assert len(told) <= MAX_OPEN
     (last,) = [d["candle_ms"] for d in clock.rows("a", "Y", "1s", [99_999], 0.0)][-1:]
     assert last == 99_999
+
+
+def test_keys_looks_names_up_and_does_not_search_them() -> None:
+    rig = Rig()
+    session = rig.session()
+    rig.ask(session, "keys", {"bots": ["x"] * 10_001}, number=1)
+    rig.ask(session, "keys", {"topics": "analyzed_df"}, number=2)
+    rig.ask(session, "keys", {"bots": [["x"]]}, number=3)
+    answers = rig.pull(session)
+    assert [answer["error"]["code"] for answer in answers] == ["bad_filter"] * 3
+    assert "keys.bots" in answers[0]["error"]["message"]
+
+
+def test_a_resync_of_many_keys_orders_what_is_owed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    keys = [FrameKey(f"P{i}/USDT", "5m", "spot") for i in range(50)]
+    for key in keys:
+        rig.frame(rows(1), key=key)
+    session = rig.subscribed("analyzed_df")
+    ordered: list[int] = []
+    order = engine._markers_last
+    monkeypatch.setattr(engine, "_markers_last", lambda cursor: (ordered.append(1), order(cursor)))
+    named = [["a", "analyzed_df", [key.pair, "5m", "spot"]] for key in keys]
+    rig.ask(
+        session,
+        "resync",
+        {"keys": [*named, *named[:9], ["a", "analyzed_df", ["NO/NE", "5m", "spot"]]]},
+        number=1,
+    )
+    assert len(ordered) == 1
+    reply, *rest = rig.served(session)
+    assert reply["data"]["unknown"] == [["a", "analyzed_df", ["NO/NE", "5m", "spot"]]]
+    assert [m["key"][0] for m in rest if m["type"] == "analyzed_df"] == [key.pair for key in keys]
+
+
+def test_the_names_of_a_subscription_are_bounded_in_all() -> None:
+    rig = Rig()
+    session = rig.session()
+    want = [{"topics": ["analyzed_df"], "pairs": [f"{i}.{j}" for j in range(9_000)]} for i in range(3)]
+    rig.subscribe(session, *want)
+    (refused,) = rig.pull(session)
+    assert refused["error"]["code"] == "bad_filter"
+    assert "20000 names" in refused["error"]["message"]
+    assert session.group is None
+
+
+def test_a_hello_that_is_repeated_leaves_one_name() -> None:
+    rig = Rig()
+    session = rig.session()
+    for i in range(100):
+        rig.ask(session, "hello", {"client": f"probe {i} " + "x" * 100})
+    assert session.client.startswith("c probe 99 ")
+    assert len(session.client) < 80
