@@ -18,6 +18,8 @@ __all__ = ["Cursor", "FrameRequest", "Group", "Session"]
 Stream = tuple[str, str]
 MAX_REMEMBERED = 2048
 
+REMEMBERED = 256
+
 
 class Cursor:
     """What is still owed.
@@ -70,6 +72,7 @@ class Group:
         """Whether this stream is delivered here; remembered."""
         wanted = self._wants.get(stream)
         if wanted is None:
+            _make_room(self._wants)
             wanted = self._wants[stream] = self.subscription.wants(*stream)
         return wanted
 
@@ -78,11 +81,18 @@ class Group:
         try:
             return self._projections[key]
         except KeyError:
+            _make_room(self._projections)
             frame_key = key.key if isinstance(key.key, FrameKey) else None
             if len(self._projections) >= MAX_REMEMBERED:
                 self._projections.clear()
             found = self._projections[key] = self.subscription.projection(key.bot, key.topic, frame_key)
             return found
+
+
+def _make_room(remembered: dict[Any, Any]) -> None:
+    # Any number of groups may see every key: what each remembers is bounded, and matching again is cheap.
+    if len(remembered) >= REMEMBERED:
+        remembered.clear()
 
 
 class FrameRequest:

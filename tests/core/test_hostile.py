@@ -8,6 +8,7 @@ import pytest
 
 from hub.core import candles, engine
 from hub.core.candles import MAX_OPEN, CandleClock
+from hub.core.session import REMEMBERED
 from hub.protocol.messages import FrameKey
 from tests.core.doubles import Rig, rows
 
@@ -84,3 +85,17 @@ def test_a_hello_that_is_repeated_leaves_one_name() -> None:
         rig.ask(session, "hello", {"client": f"probe {i} " + "x" * 100})
     assert session.client.startswith("c probe 99 ")
     assert len(session.client) < 80
+
+
+def test_what_a_group_remembers_does_not_grow_with_the_keys() -> None:
+    rig = Rig()
+    for i in range(3 * REMEMBERED):
+        rig.frame(rows(1), key=FrameKey(f"P{i}/USDT", "5m", "spot"))
+        rig.event(topic=f"t{i}")
+    session = rig.session()
+    rig.subscribe(session, {"topics": ["analyzed_df", "t1"]})
+    assert len(rig.served(session)) == 2 + 3 * REMEMBERED
+    group = session.group
+    assert group is not None
+    assert len(group._projections) <= REMEMBERED
+    assert len(group._wants) <= REMEMBERED
