@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import extract_tb
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -82,8 +83,12 @@ def main() -> None:
         raise SystemExit(0) from None
 
 
-def _fail(text: str) -> None:
+def _say(text: str) -> None:
     typer.echo(f"tradewire-consumer: {text}", err=True)
+
+
+def _fail(text: str) -> None:
+    _say(text)
     raise SystemExit(1)
 
 
@@ -128,7 +133,7 @@ def run(
     from consumer import feed
 
     # feed installs its own signal handlers: a bot stops only between two messages.
-    raise SystemExit(asyncio.run(feed.run(settings, bot_class, data_dir=data_dir)))
+    raise SystemExit(asyncio.run(feed.run(settings, bot_class, data_dir=data_dir, say=_say)))
 
 
 # --- tail
@@ -317,18 +322,31 @@ def _until_stopped(work: Callable[[], Awaitable[None]]) -> None:
         return
 
 
+def _one_line(error: BaseException) -> str:
+    """An exception of somebody else's module, with the line of theirs that it came from."""
+    at = extract_tb(error.__traceback__)[-1]
+    path, line = (
+        (error.filename, error.lineno) if isinstance(error, SyntaxError) else (at.filename, at.lineno)
+    )
+    text = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text} ({Path(path or '?').name}:{line})"
+
+
 def _bot_class(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith("."):
         raise ConfigError("--bot", "expected module:Class")
     # As with `python -m`: a bot beside the configuration is found without being installed.
     sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(import_module(module), attribute)
+        imported = import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError("--bot", f"{name}: there is no module {error.name}") from None
-    except AttributeError:
-        raise ConfigError("--bot", f"{name}: {module} has no {attribute}") from None
+    except (Exception, SystemExit) as error:
+        raise ConfigError("--bot", f"{name}: {module} cannot be imported: {_one_line(error)}") from None
+    found = getattr(imported, attribute, None)
+    if found is None:
+        raise ConfigError("--bot", f"{name}: {module} has no {attribute}")
     if not callable(found):
         raise ConfigError("--bot", f"{name}: expected a class")
     return found

@@ -30,6 +30,9 @@ class Bookmarks:
         self._path: Path | None = path
         self._lock = threading.Lock()
         self._unwritten = 0
+        # Of the deliveries in the order in which they were handed over: epochs have none by themselves.
+        self._handed = 0
+        self._committed: dict[str, int] = {}
 
     @classmethod
     def load(cls, path: Path) -> Bookmarks:
@@ -56,15 +59,20 @@ class Bookmarks:
         self._path = None
 
     def hook(self, delivery: Delivery) -> Callable[[], None]:
-        """What the bot calls when the effect of `delivery` is durable; more than once is once."""
+        """What the bot calls when the effect of `delivery` is durable; more than once is once.
+
+        Called once for each delivery, in the order of handing over. A commit stands for all that was handed over before.
+        """
         if delivery.position is None:
             return _nothing
         producer, position = delivery.producer, delivery.position
+        self._handed += 1
+        number = self._handed
 
         def commit() -> None:
             with self._lock:
-                known = self.positions.get(producer)
-                if known is None or known.epoch != position.epoch or known.offset < position.offset:
+                if number > self._committed.get(producer, 0):
+                    self._committed[producer] = number
                     self.positions[producer] = position
                     self._unwritten += 1
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import signal
 import sys
@@ -30,8 +31,8 @@ import anyio
 from consumer.bookmarks import Bookmarks
 from consumer.client import Consumer
 from consumer.config import ConsumerConfig
-from consumer.errors import ConfigError, ConsumerError
-from consumer.lane import Lane, LaneStatistics, failure, lane_to
+from consumer.errors import BotFailed, ConfigError, ConsumerError
+from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
 from consumer.publisher import Publisher
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import BotContext, Delivery, LocalBot
@@ -81,11 +82,11 @@ class Feed:
         """
         with _exclusive(self._data_dir):
             bookmarks = Bookmarks.load(self._data_dir / "positions.json")
-            async with _publishing(self._config.raw) as publish:
+            async with _signals() as signalled, _publishing(self._config.raw) as publish:
                 context = _Context(self._config.raw, self._data_dir, publish)
-                bot = self._factory()
+                bot = _made(self._factory)
                 try:
-                    await self._feed(bot, context, bookmarks)
+                    await _first(self._feed(bot, context, bookmarks), signalled.wait())
                 finally:
                     await _stop(bot)
 
@@ -101,8 +102,8 @@ class Feed:
         async with Consumer(self._config, positions=bookmarks.positions) as consumer:
             context.pairs = consumer.data.get_producer_pairs
             self._lane = lane = lane_to(bot, bookmarks)
-            async with lane, _signals() as signalled:
-                await _first(self._hand_over(consumer, lane, bookmarks), lane.failed(), signalled.wait())
+            async with lane:
+                await _first(self._hand_over(consumer, lane, bookmarks), lane.failed())
 
     async def _hand_over(self, consumer: Consumer, lane: Lane, bookmarks: Bookmarks) -> None:
         async for delivery in consumer:
@@ -158,34 +159,46 @@ async def _first(*waits: Awaitable[object]) -> None:
 
             for wait in waits:
                 group.start_soon(watch, wait)
-    except* ConsumerError as errors:
-        raise _leaf(errors) from None
+    except BaseExceptionGroup as errors:
+        told = errors.subgroup(ConsumerError)
+        raise (errors if told is None else leaf(told)) from None
 
 
-def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _made(factory: Callable[[], LocalBot]) -> LocalBot:
+    """A bot with the methods that it needs."""
+    try:
+        bot = factory()
+    except (Exception, SystemExit) as error:
+        raise failure(factory, "__init__", error) from error
+    missing = [name for name in ("start", "handle", "stop") if not callable(getattr(bot, name, None))]
+    if missing:
+        raise BotFailed(
+            f"{type(bot).__name__}: expected a bot with start, handle and stop; {missing[0]} is missing"
+        )
+    return bot
 
 
 async def _started(bot: LocalBot, context: BotContext) -> Position | None:
     try:
-        return await bot.start(context)
-    except Exception as error:
+        starting: object = bot.start(context)
+        begin = await starting if inspect.isawaitable(starting) else starting
+    except (Exception, SystemExit) as error:
         raise failure(bot, "start", error) from error
+    if begin is not None and not isinstance(begin, Position):
+        raise BotFailed(
+            f"{type(bot).__name__}.start: expected a Position or None, got {type(begin).__name__}"
+        )
+    return begin
 
 
 async def _stop(bot: LocalBot) -> None:
     """Call `stop` whatever happened. Its own failure is the run's only when nothing else was."""
-    pending = sys.exception() is not None
+    pending = isinstance(sys.exception(), Exception)
     try:
-        with anyio.CancelScope(shield=True):
-            await bot.stop()
-    except Exception as error:
-        failed = failure(bot, "stop", error)
+        await stop(bot)
+    except ConsumerError:
         if not pending:
-            raise failed from error
+            raise
 
 
 def _to_stderr(line: str) -> None:
@@ -234,18 +247,32 @@ def _publish_url(section: Mapping[str, Any]) -> str:
 
 @contextlib.asynccontextmanager
 async def _signals() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set, where the loop can have handlers (the main thread, not on Windows)."""
+    """An event that SIGINT and SIGTERM set, where the loop can have handlers (the main thread, not on Windows).
+
+    A second signal ends the process at once, as far as the loop still turns: nothing that was committed is lost by that.
+    """
     signalled, loop = asyncio.Event(), asyncio.get_running_loop()
-    taken = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    taken: list[signal.Signals] = []
+
+    def stop() -> None:
+        signalled.set()
+        while taken:
+            number = taken.pop()
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, signalled.set)
+            loop.add_signal_handler(number, stop)
             taken.append(number)
+    restored = list(taken)
     try:
         yield signalled
     finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
+        stop()
+        for number in restored:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,14 @@ A coroutine `handle` is awaited in the event loop, a plain one runs in one threa
 arrival and a bot that is slow slows the reading of the sockets; nothing is dropped on the way. The thread's lane holds at most
 HAND_OVER_BYTES (and one delivery that is larger than that by itself).
 
+When the run ends, a `handle` that is at work is let finish, in either lane, for STOP_S; what waits behind it is not begun.
+
 Invariants
 ----------
 1. `handle` never runs twice at the same time, and sees the deliveries in the order of `put`.
 2. A delivery counts as committed once `handle` returned, not when it raised.
+3. Whatever `handle` raises ends the run as a ConsumerError, also what is no Exception: a bot must not end by accident in a
+   way that looks like a stop that was asked for.
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ import contextlib
 import inspect
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -32,7 +38,7 @@ from hub.frames.columns import Columns
 from hub.protocol.localbot import Delivery, LocalBot
 from hub.protocol.messages import AnalyzedDf
 
-__all__ = ["HAND_OVER_BYTES", "STOP_S", "Lane", "LaneStatistics", "failure", "lane_to"]
+__all__ = ["HAND_OVER_BYTES", "STOP_S", "Lane", "LaneStatistics", "failure", "lane_to", "leaf", "stop"]
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +86,7 @@ class _LoopLane:
         self._bot = bot
         self._bookmarks = bookmarks
         self._handled = 0
-        self._unwritten = False
+        self._scope = anyio.CancelScope()
 
     async def __aenter__(self) -> _LoopLane:
         return self
@@ -92,18 +98,26 @@ class _LoopLane:
 
     async def put(self, delivery: Delivery) -> None:
         try:
-            result = self._bot.handle(delivery)
-            if result is not None:
-                await result
-        except Exception as error:
+            # Shielded: half an effect helps nobody. Only `failed` sets a deadline.
+            with anyio.CancelScope(shield=True) as self._scope:
+                result = self._bot.handle(delivery)
+                if result is not None:
+                    await result
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
             raise failure(self._bot, _handling(delivery), error) from error
+        if self._scope.cancelled_caught:
+            raise _stuck(self._bot, "handle")
         delivery.commit()
         self._handled += 1
         if delivery.position is not None:
             await asyncio.to_thread(self._bookmarks.write, idle=True)
 
     async def failed(self) -> None:
-        await anyio.sleep_forever()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            # The run is over: what the bot is at has this long to end.
+            self._scope.deadline = anyio.current_time() + STOP_S
 
     def statistics(self) -> LaneStatistics:
         return LaneStatistics(self._handled, self._handled, 0, 0, 0)
@@ -137,10 +151,9 @@ class _ThreadLane:
         with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S) as waited:
             await self._over.wait()
         if waited.cancelled_caught:
-            raise BotFailed(
-                f"{type(self._bot).__name__}.handle did not return within {STOP_S:.0f} s after the stop"
-            )
-        if self._failure is not None and kind is None:
+            raise _stuck(self._bot, "handle")
+        # A failure while the run is being stopped is still one; another error of the run came first.
+        if self._failure is not None and not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise self._failure
 
     async def put(self, delivery: Delivery) -> None:
@@ -193,7 +206,7 @@ class _ThreadLane:
             result = self._bot.handle(delivery)
             if result is not None and inspect.isawaitable(result):
                 asyncio.run_coroutine_threadsafe(_awaited(result), self._loop).result()
-        except Exception as error:
+        except BaseException as error:
             raise failure(self._bot, _handling(delivery), error) from error
         delivery.commit()
         with self._changed:
@@ -209,14 +222,55 @@ async def _awaited(result: Awaitable[None]) -> None:
     await result
 
 
-def failure(bot: LocalBot, doing: str, error: Exception) -> ConsumerError:
-    """What ends the run when the bot raised `error` in `doing`; the consumer's own errors stay what they are."""
+def failure(bot: object, doing: str, error: BaseException) -> ConsumerError:
+    """What ends the run when a bot, or what makes one, raised `error` in `doing`; the consumer's own errors stay as they are."""
+    error = leaf(error)
     if isinstance(error, ConsumerError):
         return error
     log.debug("the bot failed", exc_info=error)
     text = str(error).splitlines()
     described = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    return BotFailed(f"{type(bot).__name__}.{doing}: {described}")
+    named = bot if hasattr(bot, "__name__") else type(bot)
+    return BotFailed(f"{named.__name__}.{doing}: {described}{_place(named.__module__, error)}")
+
+
+async def stop(bot: LocalBot) -> None:
+    """Call the bot's `stop`, for STOP_S at most, also when cancelled.
+
+    Raises:
+        ConsumerError: it raised or did not return.
+    """
+    try:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S) as waited:
+            stopping: object = bot.stop()
+            if inspect.isawaitable(stopping):
+                await stopping
+    except (Exception, asyncio.CancelledError, SystemExit) as error:
+        raise failure(bot, "stop", error) from error
+    if waited.cancelled_caught:
+        raise _stuck(bot, "stop")
+
+
+def _stuck(bot: LocalBot, method: str) -> BotFailed:
+    return BotFailed(
+        f"{type(bot).__name__}.{method}: did not return within {STOP_S:.0f} s of the end of the run"
+    )
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The first exception that is no group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _place(module: str, error: BaseException) -> str:
+    """The line of the bot's own module that the exception passed last, since its author sees no traceback."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") == module:
+            place = f" ({Path(frame.f_code.co_filename).name}:{line})"
+    return place
 
 
 def _handling(delivery: Delivery) -> str:

@@ -6,13 +6,16 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from feed_doubles import AsyncBot, Bot, event, fill, handled
 
 from consumer import feed, lane
 from consumer.config import ConsumerConfig, ProducerConfig
@@ -22,7 +25,7 @@ from consumer.publisher import Ack
 from hub.frames.columns import Columns
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import BotContext, Delivery
-from hub.protocol.messages import AnalyzedDf, FrameKey, GenericMessage, Status
+from hub.protocol.messages import AnalyzedDf, FrameKey
 
 pytestmark = pytest.mark.anyio
 
@@ -83,39 +86,6 @@ class FakePublisher:
         return Ack(position=Position("e1", 7))
 
 
-class Bot:
-    """A plain bot; `on` is called with each delivery in the feed's thread."""
-
-    def __init__(self, start: Position | None = None) -> None:
-        self.begin = start
-        self.seen: list[Delivery] = []
-        self.stops = 0
-        self.threads: set[int] = set()
-        self.context: BotContext | None = None
-        self.on: Callable[[Delivery], object] = lambda delivery: None
-        self.changed = threading.Condition()
-
-    async def start(self, context: BotContext) -> Position | None:
-        self.context = context
-        return self.begin
-
-    def handle(self, delivery: Delivery) -> Awaitable[None] | None:
-        self.threads.add(threading.get_ident())
-        self.on(delivery)
-        with self.changed:
-            self.seen.append(delivery)
-            self.changed.notify()
-        return None
-
-    async def stop(self) -> None:
-        self.stops += 1
-
-
-class AsyncBot(Bot):
-    async def handle(self, delivery: Delivery) -> None:  # type: ignore[override]
-        super().handle(delivery)
-
-
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     FakePublisher.made = []
@@ -128,29 +98,11 @@ def config(*names: str, **raw: Any) -> ConsumerConfig:
     return ConsumerConfig(enabled=True, producers=tuple(producers), raw=raw)
 
 
-def event(text: str = "running") -> Delivery:
-    return Delivery(producer="hub", bot="alpha", topic="status", message=Status(status=text))
-
-
-def fill(offset: int, *, epoch: str = "e1", producer: str = "hub") -> Delivery:
-    message = GenericMessage(name="entry_fill", data={})
-    position = Position(epoch, offset)
-    return Delivery(producer=producer, bot="alpha", topic="entry_fill", message=message, position=position)
-
-
 async def feed_with(bot: Bot, path: Path, *script: Any, settings: ConsumerConfig | None = None) -> Feed:
     FakeConsumer.script = list(script)
     made = Feed(settings or config(), lambda: bot, data_dir=path)
     await made.run()
     return made
-
-
-async def handled(bot: Bot, count: int) -> None:
-    def wait() -> None:
-        with bot.changed:
-            bot.changed.wait_for(lambda: len(bot.seen) >= count)
-
-    await asyncio.to_thread(wait)
 
 
 def stored(path: Path) -> dict[str, Any]:
@@ -247,7 +199,8 @@ async def test_an_exception_ends_the_run_in_one_line(kind: type[Bot], tmp_path: 
     FakeConsumer.script = [event(), asyncio.Event().wait]
     said: list[str] = []
     assert await feed.run(config(), lambda: bot, data_dir=tmp_path, say=said.append) == 1
-    assert said == [f"{kind.__name__}.handle: status of alpha: ValueError: no such pair"]
+    (told,) = said
+    assert told.startswith(f"{kind.__name__}.handle: status of alpha: ValueError: no such pair")
     assert bot.stops == 1
 
 
@@ -366,7 +319,7 @@ async def test_a_start_that_fails_is_told_and_stopped(tmp_path: Path) -> None:
     bot, said = Broken(), list[str]()
     FakeConsumer.script = []
     assert await feed.run(config(), lambda: bot, data_dir=tmp_path, say=said.append) == 1
-    assert said == ["Broken.start: KeyError: 'x'"]
+    assert re.fullmatch(r"Broken\.start: KeyError: 'x' \(test_feed\.py:\d+\)", *said)
     assert bot.stops == 1
 
 
@@ -378,7 +331,116 @@ async def test_a_stop_that_fails_is_told_when_nothing_else_was(tmp_path: Path) -
     said: list[str] = []
     FakeConsumer.script = []
     assert await feed.run(config(), Broken, data_dir=tmp_path, say=said.append) == 1
-    assert said == ["Broken.stop: RuntimeError: disk"]
+    assert re.fullmatch(r"Broken\.stop: RuntimeError: disk \(test_feed\.py:\d+\)", *said)
+
+
+class NoHandle:
+    async def start(self, context: BotContext) -> Position | None: ...
+
+    async def stop(self) -> None: ...
+
+
+class NeedsMore(Bot):
+    def __init__(self, more: int) -> None: ...
+
+
+class WrongStart(Bot):
+    async def start(self, context: BotContext) -> Position | None:
+        return 17  # type: ignore[return-value]
+
+
+class Exits(Bot):
+    async def start(self, context: BotContext) -> Position | None:
+        sys.exit("bye")
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        (NoHandle, "NoHandle: expected a bot with start, handle and stop; handle is missing"),
+        (NeedsMore, "NeedsMore.__init__: TypeError: "),
+        (WrongStart, "WrongStart.start: expected a Position or None, got int"),
+        (Exits, "Exits.start: SystemExit: bye"),
+    ],
+)
+async def test_a_bot_that_is_none_is_told_in_one_line(factory: Any, text: str, tmp_path: Path) -> None:
+    FakeConsumer.script = []
+    said: list[str] = []
+    assert await feed.run(config(), factory, data_dir=tmp_path, say=said.append) == 1
+    (told,) = said
+    assert told.startswith(text)
+
+
+async def test_plain_start_and_stop_do_as_well(tmp_path: Path) -> None:
+    class Plain(Bot):
+        def start(self, context: BotContext) -> Position | None:  # type: ignore[override]
+            return Position("e1", 5)
+
+        def stop(self) -> None:  # type: ignore[override]
+            self.stops += 1
+
+    bot = Plain()
+    await feed_with(bot, tmp_path, fill(5), fill(6), lambda: handled(bot, 1))
+    assert [d.position for d in bot.seen] == [Position("e1", 6)]
+    assert bot.stops == 1
+
+
+async def test_a_stop_that_never_returns_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "STOP_S", 0)
+
+    class Endless(AsyncBot):
+        async def stop(self) -> None:
+            await asyncio.Event().wait()
+
+    FakeConsumer.script = []
+    said: list[str] = []
+    assert await feed.run(config(), Endless, data_dir=tmp_path, say=said.append) == 1
+    assert said == ["Endless.stop: did not return within 0 s of the end of the run"]
+
+
+async def test_a_signal_reaches_a_start_that_takes_long(tmp_path: Path) -> None:
+    class Slow(Bot):
+        async def start(self, context: BotContext) -> Position | None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+            return None
+
+    bot = Slow()
+    FakeConsumer.script = []
+    assert await feed.run(config(), lambda: bot, data_dir=tmp_path) == 0
+    assert bot.stops == 1
+
+
+async def test_a_coroutine_is_not_cut_off_by_the_stop(tmp_path: Path) -> None:
+    halves: list[int] = []
+
+    class Halves(Bot):
+        async def handle(self, delivery: Delivery) -> None:  # type: ignore[override]
+            halves.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            halves.append(2)
+
+    FakeConsumer.script = [fill(1), asyncio.Event().wait]
+    assert await feed.run(config(), Halves, data_dir=tmp_path) == 0
+    assert halves == [1, 2]
+    assert stored(tmp_path) == {"hub": ["e1", 1]}
+
+
+@pytest.mark.parametrize("kind", [Bot, AsyncBot])
+async def test_a_failure_after_the_signal_is_told(kind: type[Bot], tmp_path: Path) -> None:
+    bot = kind()
+
+    def fail(delivery: Delivery) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("late")
+
+    bot.on = fail
+    FakeConsumer.script = [fill(1), asyncio.Event().wait]
+    said: list[str] = []
+    assert await feed.run(config(), lambda: bot, data_dir=tmp_path, say=said.append) == 1
+    assert "ValueError: late" in said[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -98,12 +98,37 @@ def test_a_bot_is_found_or_named() -> None:
     assert main._bot_class("consumer.errors:ConfigError") is ConfigError
     for name, text in (
         ("nothing", "expected module:Class"),
+        (".relative:Bot", "expected module:Class"),
         ("no_such_module:Bot", "there is no module no_such_module"),
         ("consumer.errors:Bot", "consumer.errors has no Bot"),
         ("consumer.errors:__doc__", "expected a class"),
     ):
         with pytest.raises(ConfigError, match=text):
             main._bot_class(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("def x(:", "SyntaxError: invalid syntax (mybot.py:1)"),
+        ("\nraise RuntimeError('boom')", "RuntimeError: boom (mybot.py:2)"),
+        ("from json import nonsense", "ImportError: cannot import name 'nonsense'"),
+        ("import sys; sys.exit(4)", "SystemExit: 4 (mybot.py:1)"),
+        ("import no_such_module_", "there is no module no_such_module_"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_line(
+    source: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mybot.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "mybot", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        main._bot_class("mybot:Bot")
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:

@@ -1,0 +1,62 @@
+"""What the tests of the feed, its lane and its bookmarks share: bots that remember, and deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+from hub.protocol.envelope import Position
+from hub.protocol.localbot import BotContext, Delivery
+from hub.protocol.messages import GenericMessage, Status
+
+
+class Bot:
+    """A plain bot; `on` is called with each delivery in the feed's thread."""
+
+    def __init__(self, start: Position | None = None) -> None:
+        self.begin = start
+        self.seen: list[Delivery] = []
+        self.stops = 0
+        self.threads: set[int] = set()
+        self.context: BotContext | None = None
+        self.on: Callable[[Delivery], object] = lambda delivery: None
+        self.changed = threading.Condition()
+
+    async def start(self, context: BotContext) -> Position | None:
+        self.context = context
+        return self.begin
+
+    def handle(self, delivery: Delivery) -> Awaitable[None] | None:
+        self.threads.add(threading.get_ident())
+        self.on(delivery)
+        with self.changed:
+            self.seen.append(delivery)
+            self.changed.notify()
+        return None
+
+    async def stop(self) -> None:
+        self.stops += 1
+
+
+class AsyncBot(Bot):
+    async def handle(self, delivery: Delivery) -> None:  # type: ignore[override]
+        super().handle(delivery)
+
+
+def event(text: str = "running") -> Delivery:
+    return Delivery(producer="hub", bot="alpha", topic="status", message=Status(status=text))
+
+
+def fill(offset: int, *, epoch: str = "e1", producer: str = "hub") -> Delivery:
+    message = GenericMessage(name="entry_fill", data={})
+    position = Position(epoch, offset)
+    return Delivery(producer=producer, bot="alpha", topic="entry_fill", message=message, position=position)
+
+
+async def handled(bot: Bot, count: int) -> None:
+    def wait() -> None:
+        with bot.changed:
+            bot.changed.wait_for(lambda: len(bot.seen) >= count)
+
+    await asyncio.to_thread(wait)
