@@ -9,7 +9,7 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +30,9 @@ __all__ = ["MESSAGE_PATH", "MessageEndpoint", "RequestBudget"]
 
 MESSAGE_PATH = "/api/v1/message/ws"
 BURST_S = 2.0
+SLOW_REQUEST_S = 0.002
+REST_FACTOR = 9
+LONGEST_REST_S = 5.0
 _PUBLISH = "publish"
 
 logger = logging.getLogger("tradewire.asgi")
@@ -70,18 +73,25 @@ class MessageEndpoint:
     included. A client's fault never logs a traceback; the hub's own is logged once, without any payload, and closes 1011.
 
     Args:
-        clock: seconds, monotonic; the loop's own when left out.
+        clock: seconds, monotonic; the loop's own when left out. sleep: waits so many seconds.
     """
 
     def __init__(
-        self, node: Node, authenticator: Authenticator, *, clock: Callable[[], float] | None = None
+        self,
+        node: Node,
+        authenticator: Authenticator,
+        *,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._node = node
         self._authenticator = authenticator
         self._clock = clock
+        self._sleep = sleep
         self._open: set[EdgeOutlet] = set()
         self._accepted = 0
         self._messages = 0
+        self._slow_requests = 0
         self._refused: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
 
@@ -91,6 +101,7 @@ class MessageEndpoint:
             "connections": len(self._open),
             "accepted": self._accepted,
             "messages": self._messages,
+            "slow_requests": self._slow_requests,
             "refused": dict(self._refused),
             "faults": dict(self._faults),
             "unsent_bytes": sum(outlet.unsent_bytes for outlet in self._open),
@@ -170,13 +181,23 @@ class MessageEndpoint:
             if event["type"] != "websocket.receive":
                 return
             self._messages += 1
+            begun = now()
             message = _decode(codec, event, limits.message)
-            if not (publishes and message["type"] == _PUBLISH) and not budget.take(now()):
+            exempt = publishes and message["type"] == _PUBLISH
+            if not exempt and not budget.take(begun):
                 raise _Fault(
                     CloseCode.TOO_MANY_REQUESTS, f"expected at most {limits.requests_per_s} requests a second"
                 )
             self._node.receive(session, message)
+            if not exempt:
+                await self._rest(now() - begun)
             await self._node.readable(session)
+
+    async def _rest(self, spent_s: float) -> None:
+        """Whoever asks for much waits: no client's requests, cheap as they are to send, take more than a tenth of the loop."""
+        if spent_s > SLOW_REQUEST_S:
+            self._slow_requests += 1
+            await self._sleep(min(REST_FACTOR * spent_s, LONGEST_REST_S))
 
     def _end(self, outlet: EdgeOutlet, code: CloseCode, text: str, client: str) -> None:
         self._faults[str(int(code))] += 1

@@ -130,7 +130,7 @@ def _subscribe(
     answer |= {
         "unknown": unknown,
         "missing": _missing(core, items),
-        "missing_keys": _missing_keys(core, items),
+        "missing_keys": _missing_keys(core, session, items),
     }
     _done(session, number, answer | {"denied": denied})
     core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True, earliest=earliest)
@@ -146,20 +146,25 @@ def _missing(core: Core, items: tuple[Item, ...]) -> list[str]:
     return sorted(named - core.bots)
 
 
-def _missing_keys(core: Core, items: tuple[Item, ...]) -> list[list[str]]:
-    """[topic, pair] of pairs that an item names and of which there is no key yet; they stay wanted."""
-    missing: list[list[str]] = []
-    for item in items:
-        wanted = item.pairs or frozenset()
-        for topic in sorted(item.topics & {"analyzed_df", "new_candle"}) if wanted else ():
-            keys = core.cells if topic == "analyzed_df" else core.values
-            named = {
-                k.key.pair
-                for k in keys
-                if isinstance(k.key, FrameKey) and k.topic == topic and item.takes(k.bot, topic)
-            }
-            missing += [[topic, pair] for pair in sorted(wanted - named)]
-    return missing
+def _missing_keys(core: Core, session: Session, items: tuple[Item, ...]) -> list[list[str]]:
+    """[topic, pair] of pairs that an item names and of which there is no key yet; they stay wanted.
+
+    Keys of bots that the session may not read do not exist for it.
+    """
+    if not any(item.pairs for item in items):
+        return []
+    owners: dict[tuple[str, str], set[str]] = {}
+    for key in [*core.cells, *core.values]:
+        if isinstance(key.key, FrameKey) and session.principal.may_read(key.bot):
+            owners.setdefault((key.topic, key.key.pair), set()).add(key.bot)
+    nobody: set[str] = set()
+    return [
+        [topic, pair]
+        for item in items
+        for topic in sorted(item.topics & {"analyzed_df", "new_candle"})
+        for pair in sorted(item.pairs or ())
+        if not (bots := owners.get((topic, pair), nobody)) or (item.bots and item.bots.isdisjoint(bots))
+    ]
 
 
 def _unsubscribe(

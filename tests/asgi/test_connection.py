@@ -190,6 +190,31 @@ async def test_a_message_over_the_limit_is_1009() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("publishes", "rested"), [(set(), [4.5, 5.0, 5.0]), ({"a"}, [4.5, 5.0])])
+async def test_a_client_whose_requests_cost_much_waits(publishes: set[str], rested: list[float]) -> None:
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    edge = Edge()
+    edge.endpoint._sleep = sleep
+    edge.authenticator.principal = Principal(name="p", publishes=frozenset(publishes))
+    costs = iter([0.5, 2.0, 0.001, 9.0])
+
+    def spend(_session: Any, _message: dict[str, Any]) -> None:
+        edge.now += next(costs)
+
+    edge.node.on_receive = spend
+    peer = await edge.opened(JSON)
+    for name in ("x", "x", "x", "publish"):
+        await peer.send(text(f'{{"type":"{name}"}}'))
+    assert rests == rested
+    assert edge.endpoint.statistics()["slow_requests"] == len(rests)
+    await peer.lose()
+
+
+@pytest.mark.anyio
 async def test_too_many_requests_close_4529() -> None:
     edge = Edge()
     edge.node.limits.requests_per_s = 5
@@ -327,6 +352,7 @@ async def test_statistics_count() -> None:
         "connections": 1,
         "accepted": 1,
         "messages": 1,
+        "slow_requests": 0,
         "refused": {},
         "faults": {},
         "unsent_bytes": 500,

@@ -99,3 +99,21 @@ def test_what_a_group_remembers_does_not_grow_with_the_keys() -> None:
     assert group is not None
     assert len(group._projections) <= REMEMBERED
     assert len(group._wants) <= REMEMBERED
+
+
+def test_missing_keys_are_those_that_nobody_whom_i_may_read_has() -> None:
+    rig = Rig()
+    for bot in ("a", "b"):
+        rig.frame(rows(1), bot=bot, key=FrameKey(f"{bot}/USDT", "5m", "spot"))
+    session = rig.session(reads=frozenset({"a"}))
+    pairs = ["a/USDT", "b/USDT"]
+    rig.subscribe(
+        session,
+        {"topics": ["analyzed_df", "entry"], "bots": ["a"]},
+        {"topics": ["analyzed_df"], "pairs": pairs},
+    )
+    assert rig.pull(session)[0]["data"]["missing_keys"] == [["analyzed_df", "b/USDT"]]
+    everything = rig.session()
+    rig.subscribe(everything, {"topics": ["analyzed_df", "new_candle"], "pairs": pairs})
+    missing = rig.pull(everything)[0]["data"]["missing_keys"]
+    assert missing == [["new_candle", "a/USDT"], ["new_candle", "b/USDT"]]
