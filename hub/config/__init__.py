@@ -8,26 +8,20 @@ Each field is annotated with its kind, which checks a value of the file, reads t
 expected; a new key is one line in a Struct. Values of secret kinds are wrapped in `Secret` as soon as they are checked, and
 no text made here contains one.
 
+The modules, each importing only those before it: `wording`, `kinds`, `secret`, `structs`, `entries`, `show_configs`,
+`sections`, `document`, `environment`, `credentials`, `uniqueness`, `strength`, `loading`, `description`.
+
 Source: freqtrade 2026.9 `api_server` (names, meaning, environment variables); the rest is this hub's.
 """
 
 from __future__ import annotations
 
-from hub.config.kinds import (
-    ApiServer,
-    BotToken,
-    Config,
-    HubSection,
-    Limits,
-    Memory,
-    PublisherEntry,
-    Secret,
-    Slow,
-    Upstream,
-    describe,
-    is_loopback,
-    load,
-)
+from hub.config.description import describe
+from hub.config.entries import BotToken, PublisherEntry, Upstream
+from hub.config.loading import load
+from hub.config.secret import Secret
+from hub.config.sections import ApiServer, Config, HubSection, Limits, Memory, Slow
+from hub.config.strength import is_loopback
 
 __all__ = [
     "ApiServer",
