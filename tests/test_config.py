@@ -847,3 +847,15 @@ def test_no_misshapen_secret_is_ever_said(value: Any, key: str) -> None:
         except ConfigError as error:
             said = str(error)
         assert CANARY not in said
+
+
+def test_a_state_directory_that_cannot_be_a_name_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        load({"hub": {"state_dir": "/nowhere/\ud800"}}, {})
+
+
+def test_a_variable_of_a_file_in_lower_case_is_read(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("t" * 40 + "\n")
+    config = load({}, {"TRADEWIRE__API_SERVER__ws_token_file": str(secret), "HOME": str(tmp_path)})
+    assert config.api_server.ws_token[0].reveal() == "t" * 40

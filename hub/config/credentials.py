@@ -46,9 +46,14 @@ def kept_credentials(state_dir: Path, *, store: bool) -> dict[str, str]:
             if store and not _store(path, kept):
                 # Another process was faster; its secrets are the ones.
                 kept = _read_kept(path) or kept
-    except OSError as error:
-        raise ConfigError("", f"{path}: cannot be used: {reason(error)}") from None
+    except (OSError, UnicodeError) as error:
+        raise ConfigError("", f"{_shown(path)}: cannot be used: {reason(error)}") from None
     return kept
+
+
+def _shown(path: Path) -> str:
+    # A lone surrogate in the name cannot be printed.
+    return str(path).encode(errors="replace").decode()
 
 
 def _new() -> dict[str, str]:

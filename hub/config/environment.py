@@ -71,7 +71,7 @@ def _place(names: list[str]) -> _Place | None:
 
 
 def _text_of_file(variable: str, env: Mapping[str, str]) -> str:
-    plain = variable.removesuffix("_FILE")
+    plain = variable[: -len("_FILE")]
     if plain in env:
         raise ConfigError(variable, f"expected this or {plain}, got both")
     path = env[variable]
