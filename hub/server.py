@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
+import itertools
 import logging
 import os
 import secrets
@@ -29,12 +31,12 @@ from hub.auth.redact import Redaction, install, secrets_of
 from hub.bots.registry import BotRegistry
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
-from hub.core.intake import FramePublish, Publish, frame_key
+from hub.core.intake import FramePublish, Publish, check_la_ms, check_time, frame_key
 from hub.frames.columns import Columns
 from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
 from hub.node import VERSION, Ack, Node, NodeLimits
-from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded, RequestError
+from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
 from hub.relay import Relay
 from hub.rest.app import RestSettings, build_rest
@@ -45,6 +47,7 @@ __all__ = ["Hub"]
 MAX_IN_PROCESS_WAITING = 4096
 IN_PROCESS = "in-process"
 START_TIMEOUT_S = 30.0
+STATISTICS_TIMEOUT_S = 5.0
 logger = logging.getLogger("tradewire.server")
 
 
@@ -83,9 +86,11 @@ class Hub:
         self._stop: asyncio.Event | None = None
         self._serving: concurrent.futures.Future[None] | None = None
         self._lock = threading.Lock()
-        self._waiting = 0
+        # Apart from `_lock`, which `stop` holds for as long as the hub drains.
+        self._waiting_lock = threading.Lock()
+        self._waiting: set[concurrent.futures.Future[Ack]] = set()
         self._run_id = secrets.token_hex(6)
-        self._count = 0
+        self._numbers = itertools.count(1)
         self.host = self.config.api_server.listen_ip_address
         self.port = self.config.api_server.listen_port
 
@@ -120,7 +125,7 @@ class Hub:
                 await self._serve_node(node, sock, listening)
             finally:
                 await node.stop()
-                self._node = None
+                self._refuse_waiting()
 
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
@@ -235,7 +240,8 @@ class Hub:
 
         Returns:
             A future of the ack, done once the message is committed (ledger) or applied (state, event): `{epoch, offset,
-            duplicate}`, `{rev}` or `{}`. In an event loop: `await asyncio.wrap_future(...)`.
+            duplicate}`, `{rev}` or `{}`. It ends in any case, with Draining when the hub stops first. In an event loop:
+            `await asyncio.wrap_future(...)`. To cancel it does not take the message back.
 
         Raises:
             PublishRefused: what is wrong with the message. Overloaded: too many publishes wait. Draining: it does not run.
@@ -244,21 +250,43 @@ class Hub:
         if node is None or loop is None or node.draining:
             raise Draining("the hub does not run", retry_after_ms=1000)
         publish = self._checked(node, topic, data, bot, mid, key, frame, replace, la_ms, ts)
-        with self._lock:
-            if self._waiting >= MAX_IN_PROCESS_WAITING:
-                raise Overloaded(f"{self._waiting} publishes wait", retry_after_ms=100)
-            self._waiting += 1
         future: concurrent.futures.Future[Ack] = concurrent.futures.Future()
-
-        def done(result: Ack | RequestError) -> None:
-            self._waiting -= 1
-            if isinstance(result, RequestError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        loop.call_soon_threadsafe(node.publish_checked, publish, done)
+        with self._waiting_lock:
+            if self._node is not node:
+                raise Draining("the hub does not run", retry_after_ms=1000)
+            if len(self._waiting) >= MAX_IN_PROCESS_WAITING:
+                raise Overloaded(f"{len(self._waiting)} publishes wait", retry_after_ms=100)
+            self._waiting.add(future)
+            loop.call_soon_threadsafe(self._publish_here, node, publish, future)
         return future
+
+    def _publish_here(self, node: Node, publish: Publish, future: concurrent.futures.Future[Ack]) -> None:
+        try:
+            node.publish_checked(publish, functools.partial(self._settle, future))
+        except Exception as error:
+            logger.exception("a publish in process failed")
+            self._settle(future, error)
+
+    def _settle(self, future: concurrent.futures.Future[Ack], result: Ack | Exception) -> None:
+        with self._waiting_lock:
+            if future not in self._waiting:
+                return
+            self._waiting.discard(future)
+        # The caller may have cancelled it.
+        if not future.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def _refuse_waiting(self) -> None:
+        """The node has stopped: what other threads still handed to the loop was never looked at."""
+        with self._waiting_lock:
+            self._node = None
+            waiting = list(self._waiting)
+        for future in waiting:
+            self._settle(future, Draining("the hub stopped", retry_after_ms=1000))
 
     def _checked(
         self,
@@ -276,15 +304,15 @@ class Hub:
         now_ms = node.clock.now_ms()
         bot = check_name("bot", self.config.default_bot if bot is None else bot)
         topic = check_name("topic", topic)
+        ts = check_time(ts, now_ms)
         if topic != "analyzed_df":
-            self._count += 1
             return node.intake.message(
                 bot,
                 topic,
                 data,
-                mid=mid or f"{self._run_id}/{self._count}",
+                mid=mid or f"{self._run_id}/{next(self._numbers)}",
                 publisher=IN_PROCESS,
-                ts=now_ms if ts is None else ts,
+                ts=ts,
                 now_ms=now_ms,
             )
         if key is None or frame is None:
@@ -295,12 +323,24 @@ class Hub:
             frame_key(key),
             rows,
             replace,
-            now_ms if la_ms is None else la_ms,
-            now_ms if ts is None else ts,
+            check_la_ms(now_ms if la_ms is None else la_ms),
+            ts,
         )
 
     def statistics(self) -> dict[str, Any]:
-        """Every buffer with its bound, and what went through; empty while it does not run."""
+        """Every buffer with its bound, and what went through; empty while it does not run. From any thread."""
+        loop = self._loop
+        if loop is None or asyncio._get_running_loop() is loop:
+            return self._statistics()
+        # The loop changes what is counted here while it turns.
+        figures: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+        try:
+            loop.call_soon_threadsafe(lambda: figures.set_result(self._statistics()))
+            return figures.result(STATISTICS_TIMEOUT_S)
+        except (RuntimeError, TimeoutError):
+            return {}
+
+    def _statistics(self) -> dict[str, Any]:
         node, app, rest = self._node, self._app, self._rest
         if node is None or app is None or rest is None:
             return {}
@@ -310,7 +350,7 @@ class Hub:
             "edge": app.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
             "relays": relays,
-            "in_process_waiting": self._waiting,
+            "in_process_waiting": len(self._waiting),
         }
 
 

@@ -21,7 +21,17 @@ from hub.protocol.messages import NAME_LIMIT_BYTES, DeliveryClass, FrameKey, che
 from hub.protocol.principal import Principal
 from hub.protocol.values import plain
 
-__all__ = ["FramePublish", "Intake", "LogPublish", "Publish", "PublishOrder", "ValuePublish", "frame_key"]
+__all__ = [
+    "FramePublish",
+    "Intake",
+    "LogPublish",
+    "Publish",
+    "PublishOrder",
+    "ValuePublish",
+    "check_la_ms",
+    "check_time",
+    "frame_key",
+]
 
 SCHEMA_BYTES = 16 << 20
 SCHEMA_FIELD_BYTES = 200
@@ -115,7 +125,7 @@ class Intake:
         if not principal.may_publish(bot):
             raise Forbidden(f"{principal.name} may not publish as {bot!r}")
         topic = check_name("topic", item.get("topic"))
-        ts = _time(item.get("ts"), now_ms)
+        ts = check_time(item.get("ts"), now_ms)
         if topic == "analyzed_df":
             return self._frame(bot, item, wire, ts)
         return self.message(
@@ -161,9 +171,7 @@ class Intake:
             raise BadFrame("analyzed_df.data: expected a map with rows, or with n and cols")
         schema = self._schema(item.get("schema"))
         kind: Literal["json", "msgpack"] = "msgpack" if wire is Wire.MSGPACK else "json"
-        la_ms = data.get("la_ms", ts)
-        if isinstance(la_ms, bool) or not isinstance(la_ms, int):
-            raise BadFrame("analyzed_df.data.la_ms: expected ms since 1970 as an integer")
+        la_ms = check_la_ms(data.get("la_ms", ts))
         if "rows" in data:
             return FramePublish(bot, key, v2.from_rows(schema, data["rows"], kind), False, la_ms, ts)
         columns = v2.from_columns(schema, data.get("n"), data.get("cols"), kind)
@@ -221,7 +229,23 @@ def frame_key(key: Any) -> FrameKey:
     return FrameKey(*key)
 
 
-def _time(ts: Any, now_ms: int) -> int:
+def check_la_ms(la_ms: Any) -> int:
+    """When a bot analyzed a frame, as it may be.
+
+    Raises:
+        BadFrame: it is no time.
+    """
+    if isinstance(la_ms, bool) or not isinstance(la_ms, int):
+        raise BadFrame("analyzed_df.data.la_ms: expected ms since 1970 as an integer")
+    return la_ms
+
+
+def check_time(ts: Any, now_ms: int) -> int:
+    """When a message happened, as it may be; now when it is not given.
+
+    Raises:
+        BadMessage: it is no time, or lies more than a day ahead.
+    """
     if ts is None:
         return now_ms
     if isinstance(ts, bool) or not isinstance(ts, int) or not 0 <= ts <= now_ms + MAX_FUTURE_MS:

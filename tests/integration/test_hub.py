@@ -131,7 +131,11 @@ async def test_from_earliest_brings_what_the_ledger_still_holds(hub: Hub, client
         answer = await ask(reader, {"type": "subscribe", "id": 1, "data": {"want": want, "from": "earliest"}})
         assert answer["data"]["offset"] == 0
         received = [await heard(reader) for _ in range(3)]
-        assert [(m["offset"], m["prev"], m["data"]["trade_id"]) for m in received] == [(1, 0, 0), (2, 1, 1), (3, 2, 2)]
+        assert [(m["offset"], m["prev"], m["data"]["trade_id"]) for m in received] == [
+            (1, 0, 0),
+            (2, 1, 1),
+            (3, 2, 2),
+        ]
         hub.publish("entry_fill", fill(3)).result(5)
         assert (await heard(reader))["data"]["trade_id"] == 3
 
