@@ -86,7 +86,7 @@ class Feed:
                 context = _Context(self._config.raw, self._data_dir, publish)
                 bot = _made(self._factory)
                 try:
-                    await _first(self._feed(bot, context, bookmarks), signalled.wait())
+                    await self._feed(bot, context, bookmarks, signalled)
                 finally:
                     await _stop(bot)
 
@@ -94,8 +94,19 @@ class Feed:
         """What is on its way to the bot."""
         return self._lane.statistics() if self._lane is not None else LaneStatistics(0, 0, 0, 0, 0)
 
-    async def _feed(self, bot: LocalBot, context: _Context, bookmarks: Bookmarks) -> None:
-        start = await _started(bot, context)
+    async def _feed(
+        self, bot: LocalBot, context: _Context, bookmarks: Bookmarks, signalled: asyncio.Event
+    ) -> None:
+        """Until the signal. Only starting and handing over are cancelled by it: what closes may take its time."""
+        start: Position | None = None
+
+        async def begin() -> None:
+            nonlocal start
+            start = await _started(bot, context)
+
+        await _first(begin(), signalled.wait())
+        if signalled.is_set():
+            return
         if start is not None:
             bookmarks.take_over(start, [producer.name for producer in self._config.producers])
         self._handed = dict(bookmarks.positions)
@@ -103,7 +114,7 @@ class Feed:
             context.pairs = consumer.data.get_producer_pairs
             self._lane = lane = lane_to(bot, bookmarks)
             async with lane:
-                await _first(self._hand_over(consumer, lane, bookmarks), lane.failed())
+                await _first(self._hand_over(consumer, lane, bookmarks), lane.failed(), signalled.wait())
 
     async def _hand_over(self, consumer: Consumer, lane: Lane, bookmarks: Bookmarks) -> None:
         async for delivery in consumer:

@@ -36,10 +36,12 @@ class FakeConsumer:
     script: list[Any]
     positions: Mapping[str, Position]
     taken: int
+    closed: bool
 
     def __init__(self, settings: ConsumerConfig, *, positions: Mapping[str, Position]) -> None:
         type(self).positions = dict(positions)
         type(self).taken = 0
+        type(self).closed = False
         self.data = self
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
@@ -49,7 +51,9 @@ class FakeConsumer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pass
+        # A real one waits for its connections to close.
+        await asyncio.sleep(0)
+        type(self).closed = True
 
     def __aiter__(self) -> FakeConsumer:
         return self
@@ -456,6 +460,7 @@ async def test_a_signal_is_a_clean_stop(kind: type[Bot], number: int, tmp_path: 
     FakeConsumer.script = [fill(1), signalled]
     assert await feed.run(config(), lambda: bot, data_dir=tmp_path) == 0
     assert bot.stops == 1
+    assert FakeConsumer.closed
     assert stored(tmp_path) == {"hub": ["e1", 1]}
 
 
