@@ -72,6 +72,7 @@ class CoreLimits:
     event_bytes_per_bot: int = 1 << 20
     state_bytes: int = 512 << 20
     cache_bytes: int = 64 << 20
+    held_bytes: int = 128 << 20
     candles: int = 1500
     keys: int = 10_000
     streams: int = 4096
@@ -109,7 +110,7 @@ class Core:
         self.pending_bytes = 0
         self.state_bytes = 0
         self.counters: dict[str, int] = dict.fromkeys(
-            ("published", "refused", "conflated", "dropped", "gaps"), 0
+            ("published", "refused", "conflated", "dropped", "gaps", "abandoned"), 0
         )
         self._takers: dict[Stream, tuple[Group, ...]] = {}
 
@@ -302,6 +303,7 @@ class Core:
     def disconnect(self, session: Session) -> None:
         """A session ends. Idempotent."""
         self.sessions.pop(session.id, None)
+        session.requests.clear()
         self._leave(session)
 
     def subscribe(
@@ -623,6 +625,7 @@ class Core:
         if cell is None:
             frames.append(self.values[key].frame(group.wire))
         elif group.wire is Wire.FREQTRADE:
+            self._bound_held(session)
             cursor.sending = (key, cell.n, cell.legacy_rows(have))
             return 0
         else:
@@ -642,6 +645,7 @@ class Core:
         frames: list[bytes],
     ) -> int:
         schema = cell.schema(projection)
+        self._bound_held(session)
         cursor.sending = (cell.state_key, cell.n, cell.snapshot(wire, projection, PART_BYTES[wire]))
         if session is not None and schema.id in session.schemas:
             return 0
@@ -652,11 +656,23 @@ class Core:
         frames.append(_frame_of(wire, notices.schema_notice(schema)))
         return len(frames[-1])
 
+    def _bound_held(self, session: Session | None) -> None:
+        """Make room for one more window: those who made no progress for the longest let go of theirs and begin again later."""
+        if self.cache.held_bytes <= self.limits.held_bytes:
+            return
+        holders = [s for s in self.sessions.values() if s is not session and _holds_window(s)]
+        for holder in sorted(holders, key=lambda s: s.progress_at):
+            if self.cache.held_bytes <= self.limits.held_bytes // 4 * 3:
+                break
+            self.counters["abandoned"] += 1
+            _abandon_snapshots(holder)
+
     def _serve_requests(self, session: Session, frames: list[bytes], limit: int) -> None:
         size = 0
         while session.requests and size < limit:
             request = session.requests[0]
             if request.parts is None:
+                self._bound_held(session)
                 request.parts = self._parts_of(session, request)
             part = next(request.parts, None)
             if part is None:
@@ -776,6 +792,8 @@ class Core:
             "state_limit_bytes": self.limits.state_bytes,
             "cache_bytes": self.cache.bytes,
             "cache_limit_bytes": self.cache.limit_bytes,
+            "held_bytes": self.cache.held_bytes,
+            "held_limit_bytes": self.limits.held_bytes,
             "control_bytes": control,
             "snapshots_under_way": sum(
                 s.cursor is not None and s.cursor.sending is not None for s in self.sessions.values()
@@ -815,6 +833,12 @@ def _owe(cursor: Cursor, key: StateKey, have: int | None, *, marker: bool) -> bo
         del cursor.due[key]
         cursor.due[key] = have
     return True
+
+
+def _holds_window(session: Session) -> bool:
+    cursor = session.cursor
+    sends = cursor is not None and cursor.sending is not None
+    return sends or any(request.parts is not None for request in session.requests)
 
 
 def _abandon_snapshots(session: Session) -> None:

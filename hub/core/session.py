@@ -16,7 +16,6 @@ from hub.protocol.subscription import Projection, Subscription
 __all__ = ["Cursor", "FrameRequest", "Group", "Session"]
 
 Stream = tuple[str, str]
-MAX_REMEMBERED = 2048
 
 REMEMBERED = 256
 
@@ -83,8 +82,6 @@ class Group:
         except KeyError:
             _make_room(self._projections)
             frame_key = key.key if isinstance(key.key, FrameKey) else None
-            if len(self._projections) >= MAX_REMEMBERED:
-                self._projections.clear()
             found = self._projections[key] = self.subscription.projection(key.bot, key.topic, frame_key)
             return found
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 from hub.frames import freqtrade, v2
 from hub.frames.columns import Columns, Schema
@@ -30,6 +31,7 @@ LEGACY_MAX_ROWS = 1500
 LEGACY_SLICE_ROWS = 100
 PART_BYTES = 256 * 1024
 _OVERHEAD_BYTES = 600
+_ITEM_OVERHEAD_BYTES = 600
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -44,13 +46,18 @@ class StateKey(NamedTuple):
 class FrameCache:
     """Encoded frames and projected windows of state keys, least recently used first out.
 
+    Also counts the windows that frames under way hold in memory, each once however many share it, whether they are still
+    remembered here or not (`held_bytes`).
+
     Invariant: bytes <= limit unless one item alone is larger.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.bytes = 0
+        self.held_bytes = 0
         self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._held: dict[int, tuple[int, int]] = {}
 
     def get(self, key: Hashable) -> Any:
         """The item, or None."""
@@ -62,12 +69,72 @@ class FrameCache:
 
     def put(self, key: Hashable, item: Any, size: int) -> None:
         """Keep an item of `size` bytes; the least recently used leave."""
+        size += _ITEM_OVERHEAD_BYTES
         if key in self._items:
             self.bytes -= self._items.pop(key)[1]
         self._items[key] = (item, size)
         self.bytes += size
         while self.bytes > self.limit_bytes and len(self._items) > 1:
             self.bytes -= self._items.popitem(last=False)[1][1]
+
+    def hold(self, window: Columns) -> None:
+        """Some frame under way needs this window."""
+        holders, size = self._held.get(id(window)) or (0, window.nbytes)
+        self._held[id(window)] = (holders + 1, size)
+        self.held_bytes += 0 if holders else size
+
+    def release(self, window: Columns) -> None:
+        """One that held it needs it no more."""
+        holders, size = self._held.pop(id(window))
+        if holders > 1:
+            self._held[id(window)] = (holders - 1, size)
+        else:
+            self.held_bytes -= size
+
+
+class Parts(Iterator[bytes]):
+    """Frames of one window, made as they are asked for. The cache counts the window until they end or nobody has them."""
+
+    __slots__ = ("_cache", "_frames", "_window")
+
+    def __init__(self, cache: FrameCache, window: Columns, frames: Iterator[bytes]) -> None:
+        self._cache = cache
+        self._window: Columns | None = window
+        self._frames = frames
+        cache.hold(window)
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._frames)
+        except StopIteration:
+            self._release()
+            raise
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            self._cache.release(window)
+
+
+class _Making:
+    """A frame that takes many slices of work, for all who wait for it: whoever comes next does the next slice."""
+
+    __slots__ = ("__weakref__", "_frame", "_slices")
+
+    def __init__(self, slices: Iterator[bytes]) -> None:
+        self._slices = slices
+        self._frame = b""
+
+    def steps(self) -> Iterator[bytes]:
+        """b"" after each slice, and the frame last."""
+        while not self._frame:
+            self._frame = next(self._slices)
+            if not self._frame:
+                yield b""
+        yield self._frame
 
 
 class Cell:
@@ -148,6 +215,7 @@ class FrameCell(Cell):
         self.store = CandleStore(state_key.key.timeframe, capacity=capacity)
         self.la_ms = 0
         self._cache = cache
+        self._making: WeakValueDictionary[Hashable, _Making] = WeakValueDictionary()
 
     @property
     def nbytes(self) -> int:
@@ -206,9 +274,9 @@ class FrameCell(Cell):
 
         A change of the cell does not disturb a snapshot under way: it is of the revision at which it began.
         """
-        return self._parts(
-            self._window(projection), wire, projection, part_bytes, self.n, self._header(0), self.la_ms
-        )
+        window = self._window(projection)
+        parts = self._parts(window, wire, projection, part_bytes, self.n, self._header(0), self.la_ms)
+        return Parts(self._cache, window, parts)
 
     def _parts(
         self,
@@ -265,14 +333,20 @@ class FrameCell(Cell):
         """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit.
 
         Yields b"" after each slice of work of about a millisecond, and the frame last. It is of the revision at which it
-        began, whatever happens to the cell meanwhile.
+        began, whatever happens to the cell meanwhile. Those who ask for the same at the same time share the work.
         """
         count = self.store.n if limit is None else min(limit, self.store.n)
         key = (self.state_key, self.n, "legacy", count)
         prepared: bytes | None = self._cache.get(key)
         if prepared is not None:
             return iter([prepared])
-        return self._legacy_sized(self.store.tail(count), self.store.n, self.la_ms, key)
+        if count <= LEGACY_SLICE_ROWS:
+            return self._legacy_sized(self.store.tail(count), self.store.n, self.la_ms, key)
+        window = self._window(Projection(rows=count))
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = _Making(self._legacy_sized(window, self.store.n, self.la_ms, key))
+        return Parts(self._cache, window, making.steps())
 
     def _legacy_sized(self, window: Columns, end: int, la_ms: int, key: Hashable) -> Iterator[bytes]:
         prepared = yield from self._legacy(window, end, la_ms)

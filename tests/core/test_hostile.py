@@ -8,9 +8,12 @@ import pytest
 
 from hub.core import candles, engine
 from hub.core.candles import MAX_OPEN, CandleClock
-from hub.core.session import REMEMBERED
+from hub.core.session import REMEMBERED, Session
+from hub.frames import freqtrade
+from hub.protocol.codec import Wire
 from hub.protocol.messages import FrameKey
-from tests.core.doubles import Rig, rows
+from tests.core.doubles import KEY, STEP_MS, Rig, rows, split_of
+from tests.core.model import decode
 
 
 def test_a_long_block_costs_the_candle_clock_no_more_than_its_newest_rows(
@@ -117,3 +120,88 @@ def test_missing_keys_are_those_that_nobody_whom_i_may_read_has() -> None:
     rig.subscribe(everything, {"topics": ["analyzed_df", "new_candle"], "pairs": pairs})
     missing = rig.pull(everything)[0]["data"]["missing_keys"]
     assert missing == [["new_candle", "a/USDT"], ["new_candle", "b/USDT"]]
+
+
+def stalled(rig: Rig, *, wire: Wire = Wire.MSGPACK) -> Session:
+    """A client in the middle of an answer that it does not take."""
+    session = rig.session(wire)
+    if wire is Wire.FREQTRADE:
+        rig.ask(session, "analyzed_df", {"limit": 1500, "pair": KEY.pair})
+    else:
+        rig.subscribe(session, {"topics": ["analyzed_df"]})
+    rig.core.pull(session, 1, rig.now)
+    rig.core.pull(session, 1, rig.now)
+    return session
+
+
+@pytest.mark.parametrize("wire", [Wire.MSGPACK, Wire.FREQTRADE])
+def test_the_windows_of_stalled_clients_are_bounded_in_bytes(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine.PART_BYTES, Wire.MSGPACK, 4_000)
+    rig = Rig(held_bytes=100_000, cache_bytes=1)
+    rig.frame(rows(0, 1500))
+    clients = []
+    for i in range(40):
+        rig.now += 1
+        clients.append(stalled(rig, wire=wire))
+        rig.frame(rows(1500 + i))
+        assert rig.core.cache.held_bytes <= 100_000 + 30_000
+    figures = rig.core.statistics()
+    assert figures["held_bytes"] > 24_000
+    assert figures["abandoned"] > 20
+    for client in clients:
+        got = [m for m in rig.served(client) if m["type"] == "analyzed_df"]
+        assert got, "whoever let go gets all of it later"
+    for client in clients:
+        rig.core.disconnect(client)
+    assert rig.core.statistics()["held_bytes"] == 0
+
+
+def test_a_window_that_many_send_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine.PART_BYTES, Wire.MSGPACK, 4_000)
+    rig = Rig()
+    rig.frame(rows(0, 1500))
+    one = stalled(rig)
+    held = rig.core.cache.held_bytes
+    assert held > 0
+    others = [stalled(rig) for _ in range(20)]
+    assert rig.core.cache.held_bytes == held
+    for client in (one, *others):
+        rig.core.disconnect(client)
+    assert rig.core.cache.held_bytes == 0
+
+
+def test_those_who_ask_for_a_frame_at_once_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    sliced: list[int] = []
+    split = freqtrade.iter_split
+
+    def counted(*args: Any, **more: Any) -> Any:
+        for piece in split(*args, **more):
+            sliced.append(1)
+            yield piece
+
+    monkeypatch.setattr(freqtrade, "iter_split", counted)
+    rig = Rig()
+    rig.frame(rows(0, 1500))
+    clients = [rig.session(Wire.FREQTRADE) for _ in range(10)]
+    for client in clients:
+        rig.ask(client, "analyzed_df", {"limit": 1500, "pair": KEY.pair})
+    got: dict[str, bytes] = {}
+    for _ in range(100):
+        for client in clients:
+            got |= (
+                {client.id: b"".join(rig.core.pull(client, 1 << 20, 0.0).frames)} if client.requests else {}
+            )
+    assert len(set(got.values())) == 1
+    assert len(sliced) <= 17
+    assert split_of(decode(Wire.FREQTRADE, got[clients[0].id]))[-1][0] == 1499 * STEP_MS
+
+
+def test_small_cached_frames_count_with_what_they_cost() -> None:
+    rig = Rig(cache_bytes=100_000)
+    session = rig.subscribed("analyzed_df")
+    for i in range(500):
+        rig.frame(rows(i))
+        rig.served(session)
+    assert len(rig.core.cache._items) < 200
