@@ -24,8 +24,18 @@ import json5
 import msgspec
 
 from consumer.errors import ConfigError
+from hub.protocol.errors import ProtocolError
+from hub.protocol.messages import check_name
 
-__all__ = ["DEFAULT_CANDLE_LIMIT", "DEFAULT_PATH", "SECTION", "ConsumerConfig", "ProducerConfig", "load"]
+__all__ = [
+    "DEFAULT_CANDLE_LIMIT",
+    "DEFAULT_PATH",
+    "SECTION",
+    "ConsumerConfig",
+    "ProducerConfig",
+    "PublishConfig",
+    "load",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,6 +86,33 @@ class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return f"ProducerConfig({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
+class PublishConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The section `publish`: the hub that a local bot publishes to, by `url` or by `host`.
+
+    `bot` is the name to publish under; where the section has none it is `ConsumerConfig.bot_name`.
+    """
+
+    token: _Name
+    bot: _Name = "bot"
+    url: _Name | None = None
+    host: _Name | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
+    secure: bool = False
+    ca_file: str | None = None
+
+    def __repr__(self) -> str:
+        # A URL may hold a token, too.
+        return f"PublishConfig(bot={self.bot!r}, host={self.host!r}, port={self.port})"
+
+    @property
+    def where(self) -> str:
+        """The URL, made up from the host where there is none."""
+        if self.url is not None:
+            return self.url
+        host = self.host or ""
+        return f"{'wss' if self.secure else 'ws'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
 class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The section as a whole.
 
@@ -108,6 +145,35 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def message_size_bytes(self) -> int:
         """`message_size_limit` in bytes."""
         return int(self.message_size_limit * 1024 * 1024)
+
+    @property
+    def bot_name(self) -> str:
+        """The local bot's own name, freqtrade's `bot_name`.
+
+        Raises:
+            ConfigError: it cannot be one.
+        """
+        return _bot_name("bot_name", self.raw.get("bot_name", "bot"))
+
+    @property
+    def publish(self) -> PublishConfig | None:
+        """Where the local bot publishes; None without the section.
+
+        Raises:
+            ConfigError: a key of it is wrong.
+        """
+        section = self.raw.get("publish")
+        if section is None:
+            return None
+        if not isinstance(section, Mapping):
+            raise ConfigError("publish", "expected a map of keys in braces")
+        _warn_keys(section, set(PublishConfig.__struct_fields__), "publish")
+        try:
+            publish = msgspec.convert({"bot": self.bot_name, **section}, PublishConfig)
+        except msgspec.ValidationError as error:
+            raise _config_error(str(error), "publish") from None
+        _check_publish(publish)
+        return publish
 
     @property
     def timeframe(self) -> str | None:
@@ -239,10 +305,10 @@ def _convert(section: Mapping[str, Any]) -> ConsumerConfig:
         raise _config_error(str(error)) from None
 
 
-def _config_error(text: str) -> ConfigError:
+def _config_error(text: str, section: str = SECTION) -> ConfigError:
     """msgspec's "Expected `int`, got `str` - at `$.producers[0].port`" as an error that names the key."""
     what, _, path = text.partition(" - at `$")
-    key = SECTION + path.rstrip("`")
+    key = section + path.rstrip("`")
     missing = re.search(r"missing required field `(\w+)`", what)
     if missing:
         return ConfigError(f"{key}.{missing[1]}", "missing; expected text in quotes")
@@ -266,12 +332,37 @@ def _check(config: ConsumerConfig) -> None:
         if producer.name in seen:
             raise ConfigError(f"{key}.name", f"expected each name once, {producer.name!r} is there twice")
         seen.add(producer.name)
-        if re.search(r"[/\s@?#]", producer.host):
-            raise ConfigError(
-                f"{key}.host", "expected a host name or an address, without scheme, port or path"
-            )
+        _check_host(f"{key}.host", producer.host)
         if producer.ca_file is not None and not producer.secure:
             raise ConfigError(f"{key}.ca_file", "expected only with secure: true")
+
+
+def _check_publish(publish: PublishConfig) -> None:
+    _bot_name("publish.bot", publish.bot)
+    if (publish.url is None) == (publish.host is None):
+        raise ConfigError("publish.url", "expected either a URL or publish.host")
+    if publish.host is not None:
+        _check_host("publish.host", publish.host)
+    elif re.search(r"\s", publish.where):
+        raise ConfigError("publish.url", "expected a URL without spaces")
+    secure = publish.secure if publish.url is None else publish.url.startswith(("wss:", "https:"))
+    if publish.ca_file is not None and not secure:
+        raise ConfigError("publish.ca_file", "expected only with secure: true or wss")
+
+
+def _check_host(key: str, host: str) -> None:
+    if re.search(r"[/\s@?#]", host):
+        raise ConfigError(key, "expected a host name or an address, without scheme, port or path")
+
+
+def _bot_name(key: str, name: object) -> str:
+    try:
+        checked = check_name("bot", name)
+    except ProtocolError as error:
+        raise ConfigError(key, str(error).partition(": ")[2]) from None
+    if not checked.isprintable():
+        raise ConfigError(key, "expected printable characters")
+    return checked
 
 
 def _warn_unknown(section: Mapping[str, Any]) -> None:

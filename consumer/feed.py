@@ -22,7 +22,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ import anyio
 
 from consumer.bookmarks import Bookmarks
 from consumer.client import Consumer
-from consumer.config import ConsumerConfig
+from consumer.config import ConsumerConfig, PublishConfig
 from consumer.errors import BotFailed, ConfigError, ConsumerError
 from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
 from consumer.publisher import Publisher
@@ -82,8 +82,10 @@ class Feed:
         """
         with _exclusive(self._data_dir):
             bookmarks = Bookmarks.load(self._data_dir / "positions.json")
-            async with _signals() as signalled, _publishing(self._config.raw) as publish:
-                context = _Context(self._config.raw, self._data_dir, publish)
+            publish = self._config.publish
+            async with _signals() as signalled, _publishing(publish) as publisher:
+                name = publish.bot if publish is not None else self._config.bot_name
+                context = _Context(self._config.raw, self._data_dir, name, publisher)
                 bot = _made(self._factory)
                 try:
                     await self._feed(bot, context, bookmarks, signalled)
@@ -136,27 +138,23 @@ class Feed:
 class _Context:
     """The BotContext of a feed."""
 
-    def __init__(self, config: Mapping[str, Any], data_dir: Path, publish: _Publish | None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], data_dir: Path, name: str, publisher: Publisher | None
+    ) -> None:
         self.config = config
         self.data_dir = data_dir
-        self.name = publish.bot if publish is not None else _bot_name(config)
+        self.name = name
         self.pairs: Callable[[str], list[str]] = lambda producer_name: []
-        self._publish = publish
+        self._publisher = publisher
 
     async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
-        if self._publish is None:
+        if self._publisher is None:
             return None
-        ack = await self._publish.publisher.publish(self.name, topic, data, mid=mid)
+        ack = await self._publisher.publish(self.name, topic, data, mid=mid)
         return ack.position
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         return self.pairs(producer_name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Publish:
-    publisher: Publisher
-    bot: str
 
 
 async def _first(*waits: Awaitable[object]) -> None:
@@ -216,44 +214,17 @@ def _to_stderr(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _bot_name(config: Mapping[str, Any]) -> str:
-    name = config.get("bot_name")
-    return name if isinstance(name, str) and name else "bot"
-
-
 @contextlib.asynccontextmanager
-async def _publishing(config: Mapping[str, Any]) -> AsyncIterator[_Publish | None]:
-    """The Publisher of the section `publish`: {"url" | "host", "port", "secure", "token", "bot", "ca_file"}."""
-    section = config.get("publish")
-    if section is None:
+async def _publishing(publish: PublishConfig | None) -> AsyncIterator[Publisher | None]:
+    if publish is None:
         yield None
         return
-    if not isinstance(section, Mapping):
-        raise ConfigError("publish", f"expected a map, got {type(section).__name__}")
-    token = section.get("token")
-    if not isinstance(token, str) or not token:
-        raise ConfigError("publish.token", "expected the token of a publisher of the hub")
-    bot = section.get("bot", _bot_name(config))
-    if not isinstance(bot, str) or not bot:
-        raise ConfigError("publish.bot", "expected the name to publish under")
-    ca_file = section.get("ca_file")
-    async with Publisher(_publish_url(section), token, name=bot, ca_file=ca_file) as publisher:
-        yield _Publish(publisher, bot)
-
-
-def _publish_url(section: Mapping[str, Any]) -> str:
-    url, host = section.get("url"), section.get("host")
-    if isinstance(url, str) and url and host is None:
-        return url
-    if url is not None or not isinstance(host, str) or not host:
-        raise ConfigError("publish.url", "expected either a URL or publish.host")
-    port, secure = section.get("port", 8080), section.get("secure", False)
-    if type(port) is not int or not 0 < port < 65536:
-        raise ConfigError("publish.port", f"expected a number from 1 to 65535, got {port!r}")
-    if not isinstance(secure, bool):
-        raise ConfigError("publish.secure", f"expected true or false, got {secure!r}")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'wss' if secure else 'ws'}://{shown}:{port}"
+    try:
+        publisher = Publisher(publish.where, publish.token, name=publish.bot, ca_file=publish.ca_file)
+    except ConfigError as error:
+        raise ConfigError("publish.url", error.expected) from None
+    async with publisher:
+        yield publisher
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ import pytest
 import consumer.config
 import hub.config
 from consumer.bot import settings as paper
-from consumer.config import ConsumerConfig, ProducerConfig
+from consumer.config import ConsumerConfig, ProducerConfig, PublishConfig
 from hub import relay, server
 from hub.asgi.connection import MessageEndpoint
 from hub.auth.authenticator import Authenticator
@@ -181,6 +181,7 @@ HUB_STRUCTS: dict[str, type[msgspec.Struct]] = {
 CONSUMER_STRUCTS: dict[str, type[msgspec.Struct]] = {
     "external_message_consumer.": ConsumerConfig,
     "external_message_consumer.producers[].": ProducerConfig,
+    "publish.": PublishConfig,
 }
 
 
@@ -227,12 +228,6 @@ def test_no_key_is_told_that_does_not_exist() -> None:
     assert {
         key for key in told_keys() if key.startswith(("api_server.", "hub.", consumer.config.SECTION))
     } <= known
-
-
-def test_the_keys_of_the_section_publish() -> None:
-    source = (ROOT / "consumer" / "feed.py").read_text()
-    read = set(re.findall(r'section\.get\("(\w+)"', source))
-    assert {key.removeprefix("publish.") for key in told_keys() if key.startswith("publish.")} == read
 
 
 def test_the_settings_of_the_paper_bot() -> None:
