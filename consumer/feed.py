@@ -35,7 +35,7 @@ from consumer.errors import BotFailed, ConfigError, ConsumerError
 from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
 from consumer.publisher import Publisher
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import BotContext, Delivery, LocalBot
+from hub.protocol.localbot import BotContext, Connected, Delivery, Disconnected, LocalBot, Lost
 
 __all__ = ["Feed", "run"]
 
@@ -119,7 +119,9 @@ class Feed:
                 await _first(self._hand_over(consumer, lane, bookmarks), lane.failed(), signalled.wait())
 
     async def _hand_over(self, consumer: Consumer, lane: Lane, bookmarks: Bookmarks) -> None:
+        down: set[str] = set()
         async for delivery in consumer:
+            _tell(delivery, down)
             if not self._repeated(delivery):
                 await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
 
@@ -208,6 +210,26 @@ async def _stop(bot: LocalBot) -> None:
     except ConsumerError:
         if not pending:
             raise
+
+
+def _tell(delivery: Delivery, down: set[str]) -> None:
+    """Log what a user must know even of a bot that does not care: no connection, and messages that are gone."""
+    producer, message = delivery.producer, delivery.message
+    if isinstance(message, Disconnected):
+        down.add(producer)
+        log.warning("%s; trying again", message.reason)
+    elif isinstance(message, Connected) and producer in down:
+        down.remove(producer)
+        lost = "; not everything that was missed came back" if message.resumed is False else ""
+        log.warning("%s: connected again%s", producer, lost)
+    elif isinstance(message, Lost):
+        span = (
+            ""
+            if message.first is None
+            else f" {message.first}..{'' if message.last is None else message.last}"
+        )
+        topics = ", ".join(message.topics) or "messages"
+        log.warning("%s: %s%s are lost: %s", producer, topics, span, message.reason)
 
 
 def _to_stderr(line: str) -> None:

@@ -24,7 +24,7 @@ from consumer.feed import Feed
 from consumer.publisher import Ack
 from hub.frames.columns import Columns
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import BotContext, Delivery
+from hub.protocol.localbot import BotContext, Connected, Delivery, Disconnected, Lost
 from hub.protocol.messages import AnalyzedDf, FrameKey
 
 pytestmark = pytest.mark.anyio
@@ -525,3 +525,26 @@ async def test_the_exception_is_logged_for_who_looks(
     with caplog.at_level(logging.DEBUG), pytest.raises(BotFailed):
         await feed_with(bot, tmp_path, event(), asyncio.Event().wait)
     assert any(record.exc_info for record in caplog.records)
+
+
+def notice(message: Connected | Disconnected | Lost) -> Delivery:
+    return Delivery(producer="hub", bot="hub", topic=type(message).__name__.lower(), message=message)
+
+
+async def test_what_a_user_must_know_is_told_whatever_the_bot_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = [
+        notice(Connected(producer="hub")),
+        notice(Disconnected(producer="hub", reason="ws://localhost:8080: refused")),
+        notice(Lost(producer="hub", topics=("entry_fill",), first=3, last=None, reason="a new epoch")),
+        notice(Connected(producer="hub", resumed=False)),
+        notice(Connected(producer="hub")),
+    ]
+    with caplog.at_level(logging.WARNING):
+        await feed_with(AsyncBot(), tmp_path, *script)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ws://localhost:8080: refused; trying again",
+        "hub: entry_fill 3.. are lost: a new epoch",
+        "hub: connected again; not everything that was missed came back",
+    ]
