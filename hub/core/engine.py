@@ -31,6 +31,7 @@ Invariants (checked by `check_invariants`)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,8 @@ SCHEMAS_TOLD = 1024
 """Schemas that are remembered as told to a session; more are told again."""
 EXPIRING_MS = 60_000
 SNAPSHOT_IDLE_S = 10.0
+FAIR_SHARE = 4
+"""A bot may take this many times what is left free (of keys, of bytes): one alone gets four fifths, and others find room."""
 _MARKERS = frozenset({"new_candle"}) | HUB_TOPICS
 _EMPTY_SPLIT = '{"columns":[],"index":[],"data":[]}'
 
@@ -70,6 +73,7 @@ class CoreLimits:
     tail_bytes: int = 16 << 20
     pending_bytes: int = 16 << 20
     event_bytes_per_bot: int = 1 << 20
+    event_topics_per_bot: int = 64
     state_bytes: int = 512 << 20
     cache_bytes: int = 64 << 20
     held_bytes: int = 128 << 20
@@ -109,6 +113,8 @@ class Core:
         self.dirty: set[Group] = set()
         self.pending_bytes = 0
         self.state_bytes = 0
+        self._keys_of: Counter[str] = Counter()
+        self._bytes_of: Counter[str] = Counter()
         self.counters: dict[str, int] = dict.fromkeys(
             ("published", "refused", "conflated", "dropped", "gaps", "abandoned"), 0
         )
@@ -174,8 +180,11 @@ class Core:
         Raises:
             Overloaded: too many topics. TooLarge: above 256 KiB.
         """
-        if entry.stream not in self.events.rings and len(self.events.rings) >= self.limits.streams:
-            raise Overloaded(f"more than {self.limits.streams} event topics")
+        if entry.stream not in self.events.rings:
+            if len(self.events.rings) >= self.limits.streams:
+                raise Overloaded(f"more than {self.limits.streams} event topics")
+            if self.events.topics_of(entry.bot) >= self.limits.event_topics_per_bot:
+                raise Overloaded(f"more than {self.limits.event_topics_per_bot} event topics of one bot")
         if len(entry.body) > LEDGER_MESSAGE_BYTES:
             raise TooLarge(
                 f"{entry.topic}: expected at most {LEDGER_MESSAGE_BYTES} bytes, got {len(entry.body)}"
@@ -202,16 +211,17 @@ class Core:
             raise TooLarge(f"{key.topic}: expected at most {LEDGER_MESSAGE_BYTES} bytes, got {len(body)}")
         cell = self.values.get(key)
         if cell is None:
-            self._room_for_key()
+            self._room_for_key(key.bot)
             cell = self.values[key] = ValueCell(key, self.rev_epoch)
+            self._keys_of[key.bot] += 1
         if key.topic == "whitelist" and cell.n and cell.data == data:
             return cell.n
         growth = cell.nbytes_of(body) - cell.nbytes
         if cell.n and growth > 0:
-            self._room_for_rows(growth)
-        self.state_bytes -= cell.nbytes if cell.n else 0
+            self._room_for_rows(key.bot, growth)
+        before = cell.nbytes if cell.n else 0
         cell.set(data, ts)
-        self.state_bytes += cell.nbytes
+        self._grown(key.bot, cell.nbytes - before)
         self.counters["published"] += 1
         self._mark(key, cell.n - 1 or None)
         return cell.n
@@ -230,16 +240,17 @@ class Core:
         cell = self.cells.get(state_key)
         is_new = cell is None
         if cell is None:
-            self._room_for_key()
+            self._room_for_key(bot)
             cell = FrameCell(state_key, self.rev_epoch, capacity=self.limits.candles, cache=self.cache)
         elif growth := self._growth(cell, rows):
-            self._room_for_rows(growth)
+            self._room_for_rows(bot, growth)
         before, have = cell.nbytes, cell.n
         change = cell.apply(rows, replace=replace, la_ms=la_ms, ts=ts)
         if is_new:
             self.cells[state_key] = cell
+            self._keys_of[bot] += 1
             before = 0
-        self.state_bytes += cell.nbytes - before
+        self._grown(bot, cell.nbytes - before)
         if change.unchanged:
             return cell.n
         self.counters["published"] += 1
@@ -256,10 +267,19 @@ class Core:
         except PublishRefused:
             self.counters["refused"] += 1
 
-    def _room_for_key(self) -> None:
-        if len(self.values) + len(self.cells) >= self.limits.keys:
+    def _room_for_key(self, bot: str) -> None:
+        free = self.limits.keys - len(self.values) - len(self.cells)
+        if free <= 0:
             raise Overloaded(f"more than {self.limits.keys} state keys")
-        self._room_for_rows(0)
+        if self._keys_of[bot] >= FAIR_SHARE * free:
+            raise Overloaded(
+                f"{bot!r} has {self._keys_of[bot]} state keys; the {free} that are left are for others"
+            )
+        self._room_for_rows(bot, 0)
+
+    def _grown(self, bot: str, size: int) -> None:
+        self.state_bytes += size
+        self._bytes_of[bot] += size
 
     def _growth(self, cell: FrameCell, rows: Columns) -> int:
         """What these rows may add to a key, in bytes: nothing where they push as many out of a full window."""
@@ -267,9 +287,14 @@ class Core:
         wider = max(0, rows.schema.row_bytes - schema.row_bytes) if schema is not None else 0
         return wider * 2 * self.limits.candles + (rows.nbytes if cell.store.n < self.limits.candles else 0)
 
-    def _room_for_rows(self, size: int) -> None:
-        if self.state_bytes + size > self.limits.state_bytes:
+    def _room_for_rows(self, bot: str, size: int) -> None:
+        free = self.limits.state_bytes - self.state_bytes - size
+        if free < 0:
             raise Overloaded(f"frames take more than {self.limits.state_bytes} bytes")
+        if self._bytes_of[bot] + size > FAIR_SHARE * free:
+            raise Overloaded(
+                f"frames of {bot!r} take {self._bytes_of[bot]} bytes; the {free} that are left are for others"
+            )
 
     def _mark(self, key: StateKey, have: int | None) -> None:
         marker = key.topic in _MARKERS
@@ -362,8 +387,8 @@ class Core:
             elif not stays and snapshots:
                 cursor.due[key] = None
         _markers_last(cursor)
-        for stream, ring in self.events.rings.items():
-            if new.wants(stream) and not (old is not None and old.wants(stream)):
+        for stream, ring in new.rings(self.events):
+            if not (old is not None and old.wants(stream)):
                 cursor.events[stream] = ring.next
 
     def _leave(self, session: Session) -> None:
@@ -450,9 +475,8 @@ class Core:
         cursor.due.clear()
         cursor.sending = None
         cursor.events_seen = self.events.count
-        for stream, ring in self.events.rings.items():
-            if group.wants(stream):
-                cursor.events[stream] = ring.next
+        for stream, ring in group.rings(self.events):
+            cursor.events[stream] = ring.next
 
     def pull(self, session: Session, limit_bytes: int, now: float) -> Pulled:
         """Frames for one session: its replies, and for a straggler what it is owed, about `limit_bytes` of them."""
@@ -535,8 +559,7 @@ class Core:
         )
 
     def _events_level(self, group: Group, cursor: Cursor) -> bool:
-        rings = self.events.rings.items()
-        return all(cursor.events.get(stream, 1) >= ring.next for stream, ring in rings if group.wants(stream))
+        return all(cursor.events.get(stream, 1) >= ring.next for stream, ring in group.rings(self.events))
 
     def _ledger(
         self, group: Group, cursor: Cursor, frames: list[bytes], limit: int, session: Session | None = None
@@ -559,9 +582,9 @@ class Core:
             return 0
         owed: list[tuple[int, Entry]] = []
         lost: dict[str, int] = {}
-        for stream, ring in self.events.rings.items():
+        for stream, ring in group.rings(self.events):
             number = cursor.events.get(stream, 1)
-            if number >= ring.next or not group.wants(stream):
+            if number >= ring.next:
                 continue
             if number < ring.first:
                 lost[stream[1]] = lost.get(stream[1], 0) + ring.first - number

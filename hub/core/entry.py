@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub.protocol.codec import CODECS, Wire, frame
+from hub.protocol.codec import CODECS, Wire, decode_body, frame
 
 __all__ = ["Entry"]
 
@@ -15,15 +15,15 @@ _FRAMES_PER_BODY = 4
 class Entry:
     """A message of class ledger or event as the log holds it.
 
-    `data` is the canonical payload (the decoded mapping as received), `body` the same as JSON. Ledger entries carry `epoch`,
-    `offset` and `prev` once they are committed. `size` is what it may cost in memory, in bytes, its frames included.
+    `body` is the canonical payload as JSON; the objects that it was made of are let go, since they may take twenty times as
+    much memory, and `data` makes them again. Ledger entries carry `epoch`, `offset` and `prev` once they are committed. `size`
+    is what it may cost in memory, in bytes, its frames included.
     """
 
     __slots__ = (
         "_frames",
         "body",
         "bot",
-        "data",
         "epoch",
         "mid",
         "offset",
@@ -48,7 +48,6 @@ class Entry:
         self.bot = bot
         self.topic = topic
         self.ts = ts
-        self.data = data
         self.body = body
         self.mid = mid
         self.publisher = publisher
@@ -57,6 +56,11 @@ class Entry:
         self.prev = 0
         self.size = _OVERHEAD_BYTES + _FRAMES_PER_BODY * len(body)
         self._frames: dict[Wire, bytes] = {}
+
+    @property
+    def data(self) -> Any:
+        """The canonical payload, made anew from `body`."""
+        return decode_body(self.body)
 
     @property
     def stream(self) -> tuple[str, str]:
@@ -68,9 +72,9 @@ class Entry:
         prepared = self._frames.get(wire)
         if prepared is None:
             codec = CODECS[wire]
-            prepared = frame(
-                codec.broadcast(self.topic, self.data, self._header(), self.body), text=codec.text
-            )
+            # The JSON wire splices the body in and looks at nothing else.
+            data = None if wire is Wire.JSON else self.data
+            prepared = frame(codec.broadcast(self.topic, data, self._header(), self.body), text=codec.text)
             self._frames[wire] = prepared
         return prepared
 

@@ -6,7 +6,7 @@ lost is a subtraction; `count` numbers all events of the hub, so that topics of 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from hub.core.entry import Entry
 
@@ -41,15 +41,23 @@ class Events:
     def __init__(self, limit_bytes_per_bot: int) -> None:
         self.limit_bytes = limit_bytes_per_bot
         self.rings: dict[Stream, EventRing] = {}
+        self.listed: list[tuple[Stream, EventRing]] = []
         self.bytes: dict[str, int] = {}
         self.count = 0
         self._oldest: dict[str, deque[str]] = {}
+        self._topics: Counter[str] = Counter()
+
+    def topics_of(self, bot: str) -> int:
+        """How many event topics a bot has."""
+        return self._topics[bot]
 
     def append(self, entry: Entry) -> None:
         """Add an event; the oldest events of the same bot leave when it is over its bound."""
         ring = self.rings.get(entry.stream)
         if ring is None:
             ring = self.rings[entry.stream] = EventRing()
+            self.listed.append((entry.stream, ring))
+            self._topics[entry.bot] += 1
         self.count += 1
         ring.entries.append((self.count, entry))
         ring.next += 1

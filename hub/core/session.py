@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hub.core.entry import Entry
+from hub.core.events import EventRing, Events
 from hub.core.state import StateKey
 from hub.protocol.codec import CODECS, Wire, frame
 from hub.protocol.messages import FrameKey
@@ -55,7 +56,18 @@ class Group:
     `stragglers` each have a cursor of their own. While `level` the hot ones are owed nothing: `cursor` then stands for the
     tail's next offset, wherever it was left, since a message that nobody here wants does not touch the group."""
 
-    __slots__ = ("_projections", "_wants", "cursor", "hot", "level", "stragglers", "subscription", "wire")
+    __slots__ = (
+        "_projections",
+        "_rings",
+        "_rings_seen",
+        "_wants",
+        "cursor",
+        "hot",
+        "level",
+        "stragglers",
+        "subscription",
+        "wire",
+    )
 
     def __init__(self, wire: Wire, subscription: Subscription, cursor: Cursor) -> None:
         self.wire = wire
@@ -66,6 +78,16 @@ class Group:
         self.stragglers: set[Session] = set()
         self._wants: dict[Stream, bool] = {}
         self._projections: dict[StateKey, Projection | None] = {}
+        self._rings: list[tuple[Stream, EventRing]] = []
+        self._rings_seen = 0
+
+    def rings(self, events: Events) -> list[tuple[Stream, EventRing]]:
+        """The event rings that are delivered here; each of the hub's is looked at once, when it is new."""
+        if self._rings_seen < len(events.listed):
+            new = events.listed[self._rings_seen :]
+            self._rings += [(stream, ring) for stream, ring in new if self.subscription.wants(*stream)]
+            self._rings_seen = len(events.listed)
+        return self._rings
 
     def wants(self, stream: Stream) -> bool:
         """Whether this stream is delivered here; remembered."""

@@ -16,7 +16,17 @@ import orjson
 
 from hub.protocol.errors import BadMessage, NotAMessage, Undecodable, WrongOpcode
 
-__all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Wire", "close_frame", "encode_body", "frame", "payload_of"]
+__all__ = [
+    "CODECS",
+    "SUBPROTOCOLS",
+    "Codec",
+    "Wire",
+    "close_frame",
+    "decode_body",
+    "encode_body",
+    "frame",
+    "payload_of",
+]
 
 # Where `data` of the canonical payload is freqtrade's `data` and not its flat fields.
 _BARE_DATA = frozenset({"whitelist", "new_candle", "analyzed_df"})
@@ -156,6 +166,11 @@ def encode_body(data: Any) -> bytes:
         return orjson.dumps(data)
     except (TypeError, ValueError) as error:
         raise BadMessage(f"cannot be sent as JSON: {error}") from None
+
+
+def decode_body(body: bytes) -> Any:
+    """The canonical payload that `encode_body` made `body` of."""
+    return orjson.loads(body)
 
 
 def frame(payload: bytes, *, text: bool) -> bytes:

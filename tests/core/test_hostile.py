@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from hub.core import candles, engine
 from hub.core.candles import MAX_OPEN, CandleClock
+from hub.core.entry import Entry
 from hub.core.session import REMEMBERED, Session
 from hub.frames import freqtrade
-from hub.protocol.codec import Wire
+from hub.protocol.codec import CODECS, Wire, encode_body, payload_of
+from hub.protocol.errors import Overloaded
 from hub.protocol.messages import FrameKey
+from hub.protocol.subscription import Subscription
 from tests.core.doubles import KEY, STEP_MS, Rig, rows, split_of
 from tests.core.model import decode
 
@@ -94,7 +98,7 @@ def test_what_a_group_remembers_does_not_grow_with_the_keys() -> None:
     rig = Rig()
     for i in range(3 * REMEMBERED):
         rig.frame(rows(1), key=FrameKey(f"P{i}/USDT", "5m", "spot"))
-        rig.event(topic=f"t{i}")
+        rig.event(bot=f"b{i}", topic="t1")
     session = rig.session()
     rig.subscribe(session, {"topics": ["analyzed_df", "t1"]})
     assert len(rig.served(session)) == 2 + 3 * REMEMBERED
@@ -205,3 +209,63 @@ def test_small_cached_frames_count_with_what_they_cost() -> None:
         rig.frame(rows(i))
         rig.served(session)
     assert len(rig.core.cache._items) < 200
+
+
+def first_refusal(publish: Callable[[int], object]) -> str:
+    for i in range(1000):
+        try:
+            publish(i)
+        except Overloaded as error:
+            return str(error)
+    raise AssertionError("nothing was refused")
+
+
+def test_one_bot_takes_no_event_topics_from_another() -> None:
+    rig = Rig(streams=100)
+    assert "of one bot" in first_refusal(lambda i: rig.event("a", f"t{i}"))
+    rig.event("b", "status")
+
+
+def test_one_bot_leaves_keys_and_bytes_to_the_others() -> None:
+    rig = Rig(keys=100, state_bytes=1 << 20, candles=50)
+    keys = [FrameKey(f"P{i}", "5m", "spot") for i in range(1000)]
+    said = first_refusal(lambda i: rig.core.publish_value("a", "new_candle", keys[i], list("xyz"), 1))
+    assert "for others" in said
+    assert rig.core.statistics()["state_keys"] == 80
+    rig.frame(rows(0), "b")
+    rig.core.publish_value("b", "whitelist", None, ["A/B"], 1)
+    other = Rig(state_bytes=1 << 20)
+    assert "for others" in first_refusal(lambda i: other.frame(rows(0, 50), "a", keys[i]))
+    other.frame(rows(0, 50), "b")
+    for i in range(1, 60):
+        other.frame(rows(50 * i, 50), "b")
+
+
+def test_an_event_costs_what_its_takers_are_and_not_what_topics_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    session = rig.subscribed("status")
+    for i in range(200):
+        rig.event(f"b{i}", "warning")
+    rig.event("a", "status")
+    rig.served(session)
+    looked: list[int] = []
+    wants = Subscription.wants
+    monkeypatch.setattr(
+        Subscription, "wants", lambda self, *stream: (looked.append(1), wants(self, *stream))[1]
+    )
+    for _ in range(50):
+        rig.event("a", "status")
+        assert len(rig.served(session)) == 1
+    assert len(looked) <= 1
+
+
+def test_an_entry_keeps_its_bytes_and_not_the_objects_they_were() -> None:
+    nested: dict[str, Any] = {"x": [[] for _ in range(10_000)], "n": 2**64 - 1, "f": 1.0, "z": -0.0}
+    entry = Entry("a", "status", 1, nested, encode_body(nested))
+    assert not any(value is nested for value in (getattr(entry, name) for name in Entry.__slots__))
+    assert entry.data == nested
+    assert CODECS[Wire.MSGPACK].decode(payload_of(entry.frame(Wire.MSGPACK)))["data"] == nested
+    assert str(entry.data["z"]) == "-0.0"
+    assert isinstance(entry.data["f"], float)
