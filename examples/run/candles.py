@@ -8,6 +8,7 @@ stay missing.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class CandleFile:
     def outages(self) -> list[tuple[int, int]]:
         """Where candles are missing: the dates before and after."""
         step, dates = timeframe_ms(self.timeframe), list(self.rows)
-        return [(a, b) for a, b in zip(dates, dates[1:], strict=False) if b - a > step]
+        return [(a, b) for a, b in itertools.pairwise(dates) if b - a > step]
 
 
 def read_directory(directory: Path) -> list[CandleFile]:
