@@ -38,6 +38,9 @@ from hub.protocol.messages import BARE_DATA, GenericMessage, Message
 __all__ = ["plain"]
 
 MAX_DEPTH = 32
+MAX_VALUES = 131_072
+"""More take more than 256 KiB of JSON, which no message may have; to find that out at the end would take seconds."""
+_CONTAINERS = frozenset({dict, list, tuple})
 _SECONDS = {
     "W": Fraction(604_800),
     "D": Fraction(86_400),
@@ -55,9 +58,24 @@ def plain(value: Any, path: str = "data") -> Any:
         BadMessage: a value that no wire can carry; the text names its path.
     """
     try:
+        _check_count(value, path)
         return _plain(value, path, 0)
     except BadMessage as error:
         raise BadMessage(_one_line(str(error))) from None
+
+
+def _check_count(value: Any, path: str) -> None:
+    left, containers = MAX_VALUES, [value]
+    while containers:
+        container = containers.pop()
+        if type(container) is dict:
+            container = container.values()
+        elif type(container) is not list and type(container) is not tuple:
+            continue
+        left -= len(container)
+        if left < 0:
+            raise BadMessage(f"{path}: expected at most {MAX_VALUES} values in at most {MAX_DEPTH} levels")
+        containers += [inner for inner in container if type(inner) in _CONTAINERS]
 
 
 def _one_line(text: str) -> str:

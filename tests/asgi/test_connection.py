@@ -190,7 +190,7 @@ async def test_a_message_over_the_limit_is_1009() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("publishes", "rested"), [(set(), [4.5, 5.0, 5.0]), ({"a"}, [4.5, 5.0])])
+@pytest.mark.parametrize(("publishes", "rested"), [(set(), [4.5, 5.0, 5.0]), ({"a"}, [4.5, 5.0, 0])])
 async def test_a_client_whose_requests_cost_much_waits(publishes: set[str], rested: list[float]) -> None:
     rests: list[float] = []
 
@@ -210,7 +210,7 @@ async def test_a_client_whose_requests_cost_much_waits(publishes: set[str], rest
     for name in ("x", "x", "x", "publish"):
         await peer.send(text(f'{{"type":"{name}"}}'))
     assert rests == rested
-    assert edge.endpoint.statistics()["slow_requests"] == len(rests)
+    assert edge.endpoint.statistics()["slow_requests"] == len([rest for rest in rests if rest])
     await peer.lose()
 
 

@@ -12,8 +12,9 @@ from hub.core.candles import MAX_OPEN, CandleClock
 from hub.core.entry import Entry
 from hub.core.session import REMEMBERED, Session
 from hub.frames import freqtrade
+from hub.protocol import values
 from hub.protocol.codec import CODECS, Wire, encode_body, payload_of
-from hub.protocol.errors import Overloaded
+from hub.protocol.errors import BadMessage, Overloaded
 from hub.protocol.messages import FrameKey
 from hub.protocol.subscription import Subscription
 from tests.core.doubles import KEY, STEP_MS, Rig, rows, split_of
@@ -269,3 +270,17 @@ def test_an_entry_keeps_its_bytes_and_not_the_objects_they_were() -> None:
     assert CODECS[Wire.MSGPACK].decode(payload_of(entry.frame(Wire.MSGPACK)))["data"] == nested
     assert str(entry.data["z"]) == "-0.0"
     assert isinstance(entry.data["f"], float)
+
+
+def test_a_payload_of_a_million_values_is_refused_before_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def walked(*_: object) -> None:
+        raise AssertionError("it was copied")
+
+    for payload in ([[[]] * 400_000] * 3, {"x": ({"y": [0] * 70_000}, [1] * 70_000)}):
+        with monkeypatch.context() as patched:
+            patched.setattr(values, "_plain", walked)
+            with pytest.raises(BadMessage, match="at most 131072 values"):
+                values.plain(payload)
+    assert len(values.plain([0] * 131_072)) == 131_072
