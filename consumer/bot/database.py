@@ -9,10 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, StaticPool, create_engine, event, inspect, select
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, inspect, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 from consumer.bot.models import SCHEMA_VERSION, Base, Wallet
 from consumer.bot.settings import PaperSettings
@@ -33,28 +34,31 @@ def one_line() -> Iterator[None]:
     """Turn SQLAlchemy's errors, which quote statements and values over several lines, into a DatabaseFailed."""
     try:
         yield
+    except (StaleDataError, IntegrityError) as error:
+        raise DatabaseFailed("the bot's database: another run has acted on it meanwhile") from error
     except SQLAlchemyError as error:
         raise DatabaseFailed(f"the bot's database: {_reason(error)}") from error
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: URL) -> Engine:
     """The engine of a PaperBot's database, its tables made when it is empty.
 
-    A commit is on disk when it returns (SQLite: WAL, synchronous=FULL). The URL may hold a password and is never shown.
+    A commit is on disk when it returns (SQLite: WAL, synchronous=FULL), and nothing is when it failed, tables included. The
+    URL may hold a password and is never shown.
 
     Raises:
-        ConfigError: `db_url` is not a URL, its driver is missing, it cannot be opened, or it holds something else.
+        ConfigError: the driver of `db_url` is missing, it cannot be opened, or it holds something else.
     """
     try:
-        parsed = make_url(url)
-        engine = create_engine(parsed, **_options(parsed))
-        _make_folder(parsed)
+        engine = create_engine(url, **_options(url))
+        _make_folder(url)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise ConfigError("db_url", f"expected a URL of an installed database: {_reason(error)}") from None
     except OSError as error:
         raise ConfigError("db_url", f"cannot be opened: {error.strerror}") from None
-    if parsed.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _pragmas)
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _connected)
+        event.listen(engine, "begin", _begin)
     try:
         _tables(engine)
     except SQLAlchemyError as error:
@@ -108,9 +112,15 @@ def _make_folder(url: URL) -> None:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
 
 
-def _pragmas(connection: Any, _record: Any) -> None:
+def _connected(connection: Any, _record: Any) -> None:
+    # Python's own way begins no transaction before a CREATE TABLE; `_begin` does.
+    connection.isolation_level = None
     for name, value in PRAGMAS.items():
         connection.execute(f"PRAGMA {name}={value}").close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _tables(engine: Engine) -> None:

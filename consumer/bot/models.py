@@ -112,7 +112,10 @@ class Clock(Base):
     bot: Mapped[str] = mapped_column(primary_key=True)
     timeframe: Mapped[str] = mapped_column(primary_key=True)
     candle_type: Mapped[str] = mapped_column(primary_key=True)
-    acted_ms: Mapped[int]
+    acted_ms: Mapped[int] = mapped_column()
+
+    # An update asks for the value that was read: of two runs on one database, the second to act is refused.
+    __mapper_args__ = {"version_id_col": acted_ms, "version_id_generator": False}  # noqa: RUF012
 
 
 class OutboxEntry(Base):

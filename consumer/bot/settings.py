@@ -9,7 +9,7 @@
 | tradable_balance_ratio | 0.99 | the part of the balance that may be in trades |
 | fee | 0.001 | ratio of the value of each order |
 | minimal_roi | {} | {minutes: ratio}: take that profit once the trade is that old; empty: never |
-| stoploss | -0.10 | ratio below the open rate; -1 or lower: practically never |
+| stoploss | -0.10 | ratio below the open rate, under 0; -1 or lower: never |
 | timeframe | the first that arrives | frames of another timeframe are not looked at |
 | bot_name | "bot" | name under which fills are published |
 | exchange.name, fiat_display_currency | "paper", none | only shown in the messages |
@@ -21,17 +21,31 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from consumer.errors import ConfigError
+from hub.frames.timeframe import timeframe_ms
+from hub.protocol.errors import BadFrame
 
 __all__ = ["PaperSettings"]
 
+log = logging.getLogger(__name__)
+
 _UNLIMITED = "unlimited"
+# Money has 8 places; up to here every sum and product is exact (`rules`).
+_LEAST, _MOST = Decimal("1e-8"), Decimal("1e15")
+_MONEY = "a number from 0.00000001 to 1e15"
+_PAPER_KEYS = ("start_from", "producer", "bot", "candle_type", "wait_candles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +64,7 @@ class PaperSettings:
     name: str
     exchange: str
     fiat_currency: str | None
-    db_url: str
+    db_url: URL
     start_from: Literal["live", "earliest"]
     producer: str | None
     bot: str | None
@@ -70,6 +84,7 @@ class PaperSettings:
         if stake is None and slots is None:
             raise ConfigError("stake_amount", 'expected a number when max_open_trades is -1, got "unlimited"')
         paper = _section(config, "paper")
+        _warn_unknown(paper)
         return cls(
             wallet=_wallet(config, stake_currency),
             stake_currency=stake_currency,
@@ -78,12 +93,12 @@ class PaperSettings:
             tradable_ratio=_ratio(config, "tradable_balance_ratio", "0.99", low="0", high="1"),
             fee=_ratio(config, "fee", "0.001", low="0", high="0.5"),
             minimal_roi=_roi(config),
-            stoploss=_ratio(config, "stoploss", "-0.10", low="-10", high="0"),
-            timeframe=_optional_text(config, "timeframe", ""),
+            stoploss=_stoploss(config),
+            timeframe=_timeframe(config),
             name=name,
             exchange=_text(_section(config, "exchange"), "name", "paper", prefix="exchange.").capitalize(),
             fiat_currency=_optional_text(config, "fiat_display_currency", ""),
-            db_url=_text(config, "db_url", f"sqlite:///{data_dir / (name + '.sqlite')}"),
+            db_url=_db_url(config, data_dir / (quote(name, safe=" ") + ".sqlite")),
             start_from=_start_from(paper),
             producer=_optional_text(paper, "producer", "paper."),
             bot=_optional_text(paper, "bot", "paper."),
@@ -128,26 +143,54 @@ def _ratio(config: Mapping[str, Any], key: str, default: str, *, low: str, high:
     return number
 
 
+def _stoploss(config: Mapping[str, Any]) -> Decimal:
+    number = _ratio(config, "stoploss", "-0.10", low="-10", high="0")
+    if not number:
+        raise ConfigError("stoploss", "expected a number under 0, got 0")
+    return number
+
+
+def _timeframe(config: Mapping[str, Any]) -> str | None:
+    timeframe = _optional_text(config, "timeframe", "")
+    try:
+        if timeframe is not None:
+            timeframe_ms(timeframe)
+    except BadFrame:
+        raise ConfigError("timeframe", f'expected one such as "5m", got {timeframe!r}') from None
+    return timeframe
+
+
+def _db_url(config: Mapping[str, Any], path: Path) -> URL:
+    if "db_url" not in config:
+        # Not as text: a path may hold what means something in a URL.
+        return URL.create("sqlite", database=str(path))
+    try:
+        return make_url(_text(config, "db_url", ""))
+    except (ArgumentError, ValueError):
+        raise ConfigError("db_url", "expected a URL such as sqlite:///trades.sqlite") from None
+
+
+def _money(value: object, key: str, expected: str) -> Decimal:
+    number = _number(value, key, expected)
+    if not _LEAST <= number <= _MOST:
+        raise ConfigError(key, f"expected {expected}, got {value!r}")
+    return number
+
+
 def _wallet(config: Mapping[str, Any], currency: str) -> Decimal:
     value = config.get("dry_run_wallet", 1000)
     if isinstance(value, Mapping):
         if currency not in value:
             raise ConfigError("dry_run_wallet", f"expected an amount of {currency}, the stake currency")
         value = value[currency]
-    number = _number(value, "dry_run_wallet", "a number above 0 or a map of currency to number")
-    if number <= 0:
-        raise ConfigError("dry_run_wallet", f"expected a number above 0, got {number}")
-    return number
+    return _money(value, "dry_run_wallet", f"{_MONEY} or a map of currency to number")
 
 
 def _stake(config: Mapping[str, Any]) -> Decimal | None:
     value = config.get("stake_amount", _UNLIMITED)
     if value == _UNLIMITED:
         return None
-    number = _number(value, "stake_amount", 'a number above 0 or "unlimited"')
-    if number <= 0:
-        raise ConfigError("stake_amount", f'expected a number above 0 or "unlimited", got {number}')
-    return number
+    return _money(value, "stake_amount", f'{_MONEY} or "unlimited"')
 
 
 def _slots(config: Mapping[str, Any]) -> int | None:
@@ -164,14 +207,23 @@ def _roi(config: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
     table = _section(config, "minimal_roi")
     steps: dict[int, Decimal] = {}
     for minutes, ratio in table.items():
-        try:
-            age = int(str(minutes))
-        except ValueError:
-            raise ConfigError("minimal_roi", f"expected whole minutes as keys, got {minutes!r}") from None
-        if age < 0:
-            raise ConfigError("minimal_roi", f"expected minutes from 0 up as keys, got {minutes!r}")
-        steps[age] = _number(ratio, f"minimal_roi.{minutes}", "a number")
+        age = str(minutes)
+        if not (age.isascii() and age.isdecimal() and len(age) <= 9):
+            raise ConfigError("minimal_roi", f"expected whole minutes from 0 up as keys, got {age[:40]!r}")
+        if int(age) in steps:
+            raise ConfigError("minimal_roi", f"expected each number of minutes once, got {age} twice")
+        number = _number(ratio, f"minimal_roi.{age}", "a number")
+        if not -_MOST <= number <= _MOST:
+            raise ConfigError(f"minimal_roi.{age}", f"expected a number from -1e15 to 1e15, got {ratio!r}")
+        steps[int(age)] = number
     return tuple(sorted(steps.items()))
+
+
+def _warn_unknown(paper: Mapping[str, Any]) -> None:
+    for key in sorted(map(str, set(paper) - set(_PAPER_KEYS))):
+        close = difflib.get_close_matches(key, _PAPER_KEYS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        log.warning("paper.%s: not a key of this section, ignored%s", key, hint)
 
 
 def _start_from(paper: Mapping[str, Any]) -> Literal["live", "earliest"]:

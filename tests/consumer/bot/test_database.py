@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
-from consumer.bot.book import Book
-from consumer.bot.database import PRAGMAS, open_database
+from consumer.bot.book import Book, Source
+from consumer.bot.candles import Candle
+from consumer.bot.clock import ReadyCandle
+from consumer.bot.database import PRAGMAS, DatabaseFailed, open_database
 from consumer.bot.settings import PaperSettings
 from consumer.errors import ConfigError
 
@@ -84,8 +88,57 @@ def test_a_new_folder_is_made(tmp_path: Path) -> None:
 
 def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRAGMAS, "synchronous", "FULL")
-    engine = open_database(f"sqlite:///{tmp_path / 'a.sqlite'}")
+    engine = open_database(make_url(f"sqlite:///{tmp_path / 'a.sqlite'}"))
     with engine.connect() as connection:
         pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS]
     engine.dispose()
     assert pragmas == ["wal", 2, 1]
+
+
+@pytest.mark.parametrize("pages", range(1, 20, 3))
+def test_a_disk_that_is_full_leaves_no_half_made_database(
+    pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    with monkeypatch.context() as full:
+        full.setitem(PRAGMAS, "max_page_count", str(pages))
+        with contextlib.suppress(ConfigError, DatabaseFailed):
+            Book(settings(url)).close()
+    book = Book(settings(url))
+    assert book.summary().free == 1000
+    book.close()
+
+
+def test_two_runs_on_one_database_do_not_both_act(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    first, second = Book(settings(url)), Book(settings(url))
+    source = Source("hub", "alpha", "30m", "spot")
+    row = Candle(1.0, 1.0, 1.0, 1.0)
+    first.act([ReadyCandle(1, [("BTC/USDT", row)])], source=source, listed=())
+    with pytest.raises(DatabaseFailed, match="another run"):
+        second.act([ReadyCandle(1, [("BTC/USDT", row)])], source=source, listed=())
+    second.close()
+    second = Book(settings(url))
+    first.act([ReadyCandle(2, [("BTC/USDT", row)])], source=source, listed=())
+    with pytest.raises(DatabaseFailed, match="another run"):
+        second.act([ReadyCandle(2, [("BTC/USDT", row)])], source=source, listed=())
+    first.close()
+    second.close()
+
+
+def test_a_name_that_is_no_name_of_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "what?=%41"
+    for name in ("../up", "a?b=c", "%2e", "plain name"):
+        made = PaperSettings.from_config({}, name=name, data_dir=folder)
+        Book(made).close()
+    assert sorted(path.name for path in folder.glob("*.sqlite")) == [
+        "%252e.sqlite",
+        "..%2Fup.sqlite",
+        "a%3Fb%3Dc.sqlite",
+        "plain name.sqlite",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_password_is_not_in_the_repr() -> None:
+    assert "hunter2" not in repr(settings("postgresql://me:hunter2@localhost/x"))

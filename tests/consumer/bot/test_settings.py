@@ -22,7 +22,7 @@ def test_defaults() -> None:
     assert settings.stake_amount is None
     assert settings.max_open_trades == 3
     assert settings.start_from == "live"
-    assert settings.db_url == f"sqlite:///{Path('data') / 'paper.sqlite'}"
+    assert settings.db_url.database == str(Path("data") / "paper.sqlite")
 
 
 def test_freqtrades_keys_as_they_stand_in_its_files() -> None:
@@ -67,6 +67,16 @@ def test_freqtrades_keys_as_they_stand_in_its_files() -> None:
         ({"paper": {"bot": 1}}, "paper.bot"),
         ({"paper": []}, "paper"),
         ({"exchange": {"name": 3}}, "exchange.name"),
+        ({"stoploss": 0}, "stoploss"),
+        ({"dry_run_wallet": 1e30}, "dry_run_wallet"),
+        ({"dry_run_wallet": 1e-30}, "dry_run_wallet"),
+        ({"stake_amount": 1e300}, "stake_amount"),
+        ({"stake_amount": 1e-9}, "stake_amount"),
+        ({"minimal_roi": {"0": 1e300}}, "minimal_roi.0"),
+        ({"minimal_roi": {"9" * 5000: 1}}, "minimal_roi"),
+        ({"minimal_roi": {"0": 1, "00": 2}}, "minimal_roi"),
+        ({"timeframe": "5x"}, "timeframe"),
+        ({"db_url": "no url"}, "db_url"),
     ],
 )
 def test_an_error_names_the_key_and_what_was_expected(config: dict[str, Any], key: str) -> None:
@@ -75,3 +85,10 @@ def test_an_error_names_the_key_and_what_was_expected(config: dict[str, Any], ke
     assert caught.value.key == key
     assert "expected" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_of_paper_that_does_not_exist_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    read(paper={"start_form": "earliest"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "paper.start_form: not a key of this section, ignored; did you mean start_from?"
+    ]
