@@ -151,13 +151,14 @@ class Positions:
             # A session's cursor is never beyond what was asked for, unless the hub has a bug; rule 1 finds that.
             return None
         else:
-            loss = self._skipped(offset, reply)
+            loss = self._skipped(offset, recovered, reply)
         self._advance(offset)
         return loss
 
-    def _skipped(self, offset: int, reply: Mapping[str, Any]) -> Loss | None:
-        # One cursor in order: what came last is the end of what came.
-        seen = max([self.base, *self._last.values()])
+    def _skipped(self, offset: int, recovered: bool | None, reply: Mapping[str, Any]) -> Loss | None:
+        # A hub that resumes also sends positions: only up to the base is nothing missed (§5, rule 4). Without them the base
+        # never moves, and what came last is taken as the end of what came: one cursor sends in order.
+        seen = self.base if recovered is False else max([self.base, *self._last.values()])
         if offset <= seen:
             return None
         lost = reply.get("lost")

@@ -137,7 +137,7 @@ def test_what_a_wire_cannot_carry_is_the_callers(value: Any) -> None:
             codec.encode({"type": "x", "data": value})
 
 
-@given(TEXT, MAPS, MAPS)
+@given(TEXT, MAPS, MAPS.map(lambda header: {k: v for k, v in header.items() if k != "type"}))
 def test_a_broadcast_with_its_body_spliced_in_is_the_same(
     topic: str, data: dict[str, Any], header: dict[str, Any]
 ) -> None:
@@ -146,7 +146,7 @@ def test_a_broadcast_with_its_body_spliced_in_is_the_same(
         spliced = codec.broadcast(topic, data, header, encode_body(data))
         decoded = codec.decode(plain.decode() if codec.text else plain)
         assert codec.decode(spliced.decode() if codec.text else spliced) == decoded
-        assert decoded["type"] == topic or "type" in header
+        assert decoded["type"] == topic
 
 
 @given(TEXT.filter(lambda t: t not in ("whitelist", "new_candle", "analyzed_df")), MAPS)
