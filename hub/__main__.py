@@ -54,8 +54,10 @@ def check_config(config: Annotated[Path, typer.Argument(help="The file to check.
 
 
 async def _serve(config: Config) -> None:
+    from hub.asgi.descriptors import raise_open_files
     from hub.server import Hub
 
+    raise_open_files()
     hub = Hub(config)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -25,7 +25,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from hub.asgi.app import REST_PREFIX, HubApp, build_app
-from hub.asgi.serving import uvicorn_config
+from hub.asgi.descriptors import Waiting, room_for
+from hub.asgi.serving import BACKLOG, uvicorn_config
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
 from hub.bots.registry import BotRegistry
@@ -82,6 +83,7 @@ class Hub:
         self._relays: list[Relay] = []
         self._app: HubApp | None = None
         self._rest: FastAPI | None = None
+        self._sockets: Waiting | None = None
         self._portal: contextlib.AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
         self._stop: asyncio.Event | None = None
         self._serving: concurrent.futures.Future[None] | None = None
@@ -129,6 +131,7 @@ class Hub:
 
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
+        self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
         self._rest = _rest(config, node)
         self._app = _application(config, node, self._rest)
         server = _Server(
@@ -140,6 +143,7 @@ class Hub:
                 pong_timeout_ms=config.hub.pong_timeout_ms,
                 message_bytes=config.hub.limits.message,
                 verbosity=config.api_server.verbosity,
+                waiting=self._sockets,
             )
         )
         self._relays = [Relay(node, upstream) for upstream in config.hub.upstreams]
@@ -151,6 +155,7 @@ class Hub:
             ]
             try:
                 await _started(server, serving)
+                sock.listen(BACKLOG)
                 if listening is not None:
                     listening()
                 await self._stop.wait()
@@ -341,13 +346,14 @@ class Hub:
             return {}
 
     def _statistics(self) -> dict[str, Any]:
-        node, app, rest = self._node, self._app, self._rest
-        if node is None or app is None or rest is None:
+        node, app, rest, sockets = self._node, self._app, self._rest, self._sockets
+        if node is None or app is None or rest is None or sockets is None:
             return {}
         relays = {relay.name: relay.statistics() for relay in self._relays}
         return {
             **node.statistics(),
             "edge": app.statistics(),
+            "sockets": sockets.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
             "relays": relays,
             "in_process_waiting": len(self._waiting),
@@ -384,7 +390,7 @@ def _application(config: Config, node: Node, rest: FastAPI) -> HubApp:
 def _limits(config: Config) -> NodeLimits:
     hub = config.hub
     return NodeLimits(
-        connections=hub.limits.connections,
+        connections=room_for(hub.limits.connections).connections,
         message=hub.limits.message,
         items=hub.limits.items,
         keys=hub.limits.keys,
@@ -413,7 +419,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(2048)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         sock.close()

@@ -24,6 +24,7 @@ from consumer.bot import settings as paper
 from consumer.config import ConsumerConfig, ProducerConfig, PublishConfig
 from hub import relay, server
 from hub.asgi.connection import MessageEndpoint
+from hub.asgi.descriptors import Waiting
 from hub.auth.authenticator import Authenticator
 from hub.config import ApiServer, BotToken, HubSection, Limits, Memory, PublisherEntry, Slow, Upstream
 from hub.core.requests import _REQUESTS
@@ -306,6 +307,7 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
         return {
             **node.statistics(),
             "edge": edge,
+            "sockets": Waiting(1).statistics(),
             "rest": rest,
             "relays": {"*": upstream},
             "in_process_waiting": 0,

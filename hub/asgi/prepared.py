@@ -55,6 +55,7 @@ from hub.asgi.outlet import (
     LOW_WATER_BYTES,
     close_reason,
 )
+from hub.asgi.prepared_http import waiting_of
 from hub.node import OutletListener
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ConfigError
@@ -156,6 +157,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn.debug = False
         self.conn.logger = _parser_logger
+        self._waiting = waiting_of(config)
         self._unread = bytearray()
         self._waiting_bytes = 0
         self._turn_due = False
@@ -169,6 +171,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
+        self._waiting.enter(self.transport)
         self._outlet = _Outlet(self, self.transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
         sock = self.transport.get_extra_info("socket")
@@ -179,6 +182,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unread.clear()
+        self._waiting.leave(self.transport)
         super().connection_lost(exc)
         self._outlet.lose()
 
@@ -385,6 +389,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
             raise ClientDisconnected
         self._outlet.open = True
+        self._waiting.leave(self.transport)
         self._next_turn()
 
     def _ended(self) -> bool:

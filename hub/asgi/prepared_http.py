@@ -17,7 +17,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-__all__ = ["HEADER_BYTES", "PreparedHTTPProtocol"]
+from hub.asgi.descriptors import MAX_WAITING, Waiting
+
+__all__ = ["HEADER_BYTES", "PreparedHTTPProtocol", "waiting_of"]
 
 HEADER_BYTES = 16 * 1024
 HEADER_COUNT = 100
@@ -48,6 +50,12 @@ def _check_head(request: h11.Request) -> None:
         raise h11.RemoteProtocolError("expected Content-Length or Transfer-Encoding, got both")
 
 
+def waiting_of(config: Config) -> Waiting:
+    """The sockets that wait at the server of this configuration (hub.asgi.serving sets it)."""
+    waiting = getattr(config, "waiting", None)
+    return waiting if isinstance(waiting, Waiting) else Waiting(MAX_WAITING)
+
+
 class _WithoutQuery(logging.LoggerAdapter[logging.Logger]):
     """Access lines whose path ends before the query string, in which legacy tokens and tickets are."""
 
@@ -72,16 +80,19 @@ class PreparedHTTPProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _StrictConnection()
+        self._waiting = waiting_of(config)
         self.access_logger = _WithoutQuery(self.access_logger)  # type: ignore[assignment]
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_is_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._waiting.enter(transport)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
+        self._waiting.leave(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from hub.asgi.descriptors import ACCEPT_BATCH, MAX_WAITING, Waiting
 from hub.asgi.prepared import PreparedWebSocketProtocol, check_uvicorn
 from hub.asgi.prepared_http import HEADER_BYTES, PreparedHTTPProtocol
 
-__all__ = ["log_config", "uvicorn_config"]
+__all__ = ["BACKLOG", "log_config", "uvicorn_config"]
 
 KEEP_ALIVE_S = 5
 BACKLOG = 2048
@@ -28,7 +29,7 @@ def uvicorn_config(
     verbosity: str = "error",
     logging_config: dict[str, Any] | None = None,
     shutdown_s: int = 5,
-    backlog: int = BACKLOG,
+    waiting: Waiting | None = None,
 ) -> uvicorn.Config:
     """A `uvicorn.Config` with our protocol classes, no deflate, no proxy headers and no Server header.
 
@@ -39,6 +40,10 @@ def uvicorn_config(
         logging_config: for `logging.config.dictConfig`, or None to leave the process's logging as it is (a bot that embeds
             the hub has its own).
         shutdown_s: how long uvicorn waits for requests at its shutdown. Drain the node before it.
+        waiting: the sockets that are no accepted websocket (hub.asgi.descriptors).
+
+    To asyncio `backlog` is also how many sockets it accepts in one turn: whoever listens sets the kernel's own to BACKLOG again
+    once the server has started.
 
     Raises:
         ConfigError: the installed uvicorn does not fit (see hub.asgi.prepared.check_uvicorn).
@@ -66,11 +71,13 @@ def uvicorn_config(
         access_log=verbose,
         proxy_headers=False,
         server_header=False,
-        backlog=backlog,
+        backlog=ACCEPT_BATCH,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=shutdown_s,
         h11_max_incomplete_event_size=HEADER_BYTES,
     )
+    # Read by our protocol classes: uvicorn gives them nothing else of ours.
+    config.waiting = Waiting(MAX_WAITING) if waiting is None else waiting  # type: ignore[attr-defined]
     # At uvicorn's TRACE level this logger prints whole scopes, query strings and headers included.
     logging.getLogger("uvicorn.asgi").setLevel(logging.INFO)
     return config
