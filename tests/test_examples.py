@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ import pytest
 from rich.console import Console
 from websockets.asyncio.client import connect
 
+from examples.run.__main__ import main as entry_point
 from examples.run.candles import BadData, CandleFile, read_directory, read_file
+from examples.run.command import command
 from examples.run.demo import Demo, Options
 from examples.run.indicators import WARM_UP, analyze
 from examples.run.processes import Child, ChildDied
 from examples.run.replay import Replay
 from examples.run.settings import Settings, write_consumer
-from examples.run.view import LiveView, PlainView, Standing
+from examples.run.view import LiveView, PlainView, ShownFill, Standing, _panel
 from hub.server import Hub
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -339,6 +342,18 @@ def test_a_replay_publishes_each_candle_once_and_none_that_is_missing() -> None:
 # --- the view
 
 
+FILL = ShownFill(
+    date=datetime(2019, 1, 1, tzinfo=UTC),
+    pair="BTC/USD",
+    topic="exit_fill",
+    amount=0.5,
+    rate=3700.0,
+    profit=-12.5,
+    currency="USD",
+    reason="[bold]",
+)
+
+
 def standing() -> Standing:
     made = Standing(step_ms=1_800_000)
     made.producer = {"candle": 50, "of": 100, "date_ms": 1_546_300_800_000, "published": 300}
@@ -350,7 +365,7 @@ def standing() -> Standing:
         "open": [["BTC/USD", 1_546_300_800_000, 3700.0, 0.1]],
     }
     made.fills = {"entry_fill": 2, "exit_fill": 1}
-    made.newest_fills.append("2019-01-01 00:00 BTC/USD entry_fill [bold]")
+    made.newest_fills.append(FILL)
     return made
 
 
@@ -364,34 +379,52 @@ def test_the_view_shows_where_it_stands() -> None:
         view.show(Standing())
         view.show(standing())
         view.say("above")
-        view.fill("in the panel")
+        view.fill(FILL)
     shown = out.getvalue()
     assert "BTC/USD" in shown
-    assert "entry_fill [bold]" in shown
-    assert "closed profit" in shown
+    assert "[bold]" in shown
+    assert "-1.50 USD" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_panel_keeps_its_height(width: int) -> None:
+    heights = set()
+    for fills in (0, 1, 8):
+        shown = standing()
+        shown.newest_fills.clear()
+        shown.newest_fills.extend([FILL] * fills)
+        shown.bot["open"] = shown.bot["open"] * fills
+        out = io.StringIO()
+        Console(file=out, width=width).print(_panel(shown))
+        heights.add(out.getvalue().count("\n"))
+    # With the four lines above it, a terminal of 24 lines holds it.
+    assert heights == {18}
 
 
 def test_the_plain_view_says_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     with PlainView(Console(file=out, width=40)) as view:
         view.show(standing())
-        view.fill("a [fill]")
-    assert out.getvalue() == "a [fill]\n"
+        view.fill(FILL)
+    assert out.getvalue() == "2019-01-01 00:00 BTC/USD exit_fill 0.5 at 3700 -12.50 USD ([bold])\n"
 
 
 # --- the main job
 
 
-@pytest.fixture
-def little_data(tmp_path: Path) -> Path:
+def write_little_data(directory: Path) -> Path:
     """Some 260 candles of each pair with the two outages of January, after a block to warm up on."""
-    directory = tmp_path / "data"
     directory.mkdir()
     for path in (EXAMPLES / "data").glob("*.csv"):
         lines = path.read_text().splitlines(keepends=True)
         kept = [row for row in lines if "2019-01-02" <= row < "2019-01-12"]
         (directory / path.name).write_text("".join([lines[0], *kept]))
     return directory
+
+
+@pytest.fixture
+def little_data(tmp_path: Path) -> Path:
+    return write_little_data(tmp_path / "data")
 
 
 class KillingDemo(Demo):
@@ -429,38 +462,41 @@ async def played(kind: type[Demo], directory: Path, data: Path, speed: float) ->
     return figures, trades, demo
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Any]]:
+    """The figures and trades of a run without disturbance, as fast as it goes."""
+    directory = tmp_path_factory.mktemp("calm")
+    data = write_little_data(directory / "data")
+    figures, trades, _ = asyncio.run(played(Demo, directory, data, 0))
+    return figures, trades
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.anyio
 async def test_the_same_replay_gives_the_same_trades_also_through_kills(
-    tmp_path: Path, little_data: Path
+    tmp_path: Path, little_data: Path, calm: tuple[Any, list[Any]]
 ) -> None:
-    for name in ("calm", "rough"):
-        (tmp_path / name).mkdir()
-    calm, trades, _ = await played(Demo, tmp_path / "calm", little_data, 0)
-    assert calm["gaps"] == 6
+    figures, trades = calm
+    assert figures["gaps"] == 6
     rows = sum(len(file.rows) for file in read_directory(little_data))
-    assert calm["candles"] == rows
-    assert calm["published"] == 1 + 3 * 2 + 2 * (rows - 3 * WARM_UP)
+    assert figures["candles"] == rows
+    assert figures["published"] == 1 + 3 * 2 + 2 * (rows - 3 * WARM_UP)
     assert len(trades) > 10
     closed = [trade for trade in trades if not trade[2]]
-    assert calm["fills"] == {"entry_fill": len(trades), "exit_fill": len(closed)}
-    rough, same, demo = await played(KillingDemo, tmp_path / "rough", little_data, 150)
+    assert figures["fills"] == {"entry_fill": len(trades), "exit_fill": len(closed)}
+    rough, same, demo = await played(KillingDemo, tmp_path, little_data, 150)
     assert isinstance(demo, KillingDemo)
     assert demo.kills == 2
     assert same == trades
-    assert rough["fills"] == calm["fills"]
-    assert rough["closed_profit"] == calm["closed_profit"]
+    assert rough["fills"] == figures["fills"]
+    assert rough["closed_profit"] == figures["closed_profit"]
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.anyio
 async def test_freqtrades_wire_gives_the_same_trades(
-    tmp_path: Path, little_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, little_data: Path, calm: tuple[Any, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ours", "freqtrades"):
-        (tmp_path / name).mkdir()
-    _, trades, _ = await played(Demo, tmp_path / "ours", little_data, 0)
-
     def write_legacy(settings: Settings, port: int, currency: str) -> None:
         write_consumer(settings, port, currency)
         written = json.loads(settings.consumer_file.read_text())
@@ -470,8 +506,8 @@ async def test_freqtrades_wire_gives_the_same_trades(
         settings.consumer_file.write_text(json.dumps(written))
 
     monkeypatch.setattr("examples.run.demo.write_consumer", write_legacy)
-    _, same, _ = await played(Demo, tmp_path / "freqtrades", little_data, 200)
-    assert same == trades
+    _, same, _ = await played(Demo, tmp_path, little_data, 200)
+    assert same == calm[1]
 
 
 def make_run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -539,6 +575,75 @@ async def test_a_stop_asked_for_is_clean(tmp_path: Path, little_data: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await running
     assert {demo.child(name).process.returncode for name in ("hub", "consumer")} == {0}
+
+
+@pytest.mark.anyio
+async def test_a_second_stop_waits_for_nobody(tmp_path: Path, little_data: Path) -> None:
+    demo = Demo(
+        Options(data=little_data, speed=1, port=0),
+        Settings.fresh(tmp_path),
+        PlainView(Console(file=io.StringIO())),
+    )
+    started = asyncio.Event()
+    running = asyncio.ensure_future(demo.run(lambda _: started.set()))
+    await started.wait()
+    # A child that is stopped does not answer SIGTERM.
+    for name in ("hub", "consumer", "producer"):
+        demo.child(name).process.send_signal(signal.SIGSTOP)
+    running.cancel()
+    await asyncio.sleep(0)
+    demo.kill()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert {demo.child(n).process.returncode for n in ("hub", "consumer", "producer")} == {-signal.SIGKILL}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--speed", "fast", "expected a number from 0 up, got 'fast'"),
+        ("--speed", "-1", "expected a number from 0 up, got '-1'"),
+        ("--seconds", "0", "expected a number above 0, got '0'"),
+        ("--seconds", "nan", "expected a number above 0, got 'nan'"),
+        ("--port", "99999", "expected a number from 0 to 65535, got '99999'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    option: str,
+    value: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["make run", option, value])
+    with pytest.raises(SystemExit) as caught:
+        command()
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", f"make run: {option}: {expected}\n")
+
+
+def test_ctrl_c_while_the_command_is_imported_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("examples.run.command.command", interrupted)
+    assert entry_point() == 130
+    assert capsys.readouterr() == ("", "")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.anyio
+async def test_many_bad_lines_are_told_by_a_few(tmp_path: Path, little_data: Path) -> None:
+    path = little_data / "ETH_USD-30m.csv"
+    path.write_text(path.read_text() + "bad\n" * 500)
+    out = io.StringIO()
+    Demo(Options(data=little_data), Settings.fresh(tmp_path), PlainView(Console(file=out)))._read()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "ETH/USD: 490 more lines like these"
 
 
 @pytest.mark.anyio

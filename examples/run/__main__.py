@@ -1,110 +1,24 @@
-"""`make run`: real candles end to end. Everything for people goes to stderr; stdout gets one JSON line at the end."""
+"""The entry point of `make run`: light enough that Ctrl-C is answered from the first moment."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import os
-import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any
 
-from examples.run.candles import BadData
-from examples.run.demo import Demo, Options
-from examples.run.processes import ChildDied
-from examples.run.settings import PRODUCER, Settings
-from examples.run.view import View, make_view
-
-EXAMPLES = Path(__file__).resolve().parents[1]
+__all__ = ["main"]
 
 
 def main() -> int:
-    """The entry point: 0 at the end of the replay and after Ctrl-C, 1 after a failure, which is one line."""
-    arguments = _arguments()
-    directory = Path(tempfile.mkdtemp(prefix="tradewire-"))
-    view = make_view()
+    """Run the command; 130 in silence when Ctrl-C comes before there is anything to show."""
     try:
-        with view:
-            figures = asyncio.run(_run(arguments, Settings.fresh(directory), view))
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return 0
-    except (BadData, ChildDied) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    finally:
-        if arguments.keep:
-            sys.stderr.write(f"configuration, trades and logs are kept in {directory}\n")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+        # What the command imports takes a second, and says a lot when it is interrupted.
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        from examples.run.command import command
 
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="make run", description="Hub, producer and consumer on real candles.", usage='make run ARGS="..."'
-    )
-    parser.add_argument(
-        "--speed", type=_speed, default=5.0, help="candles a second and pair; 0: as fast as the hub takes them"
-    )
-    parser.add_argument("--seconds", type=_seconds, help="replay so many seconds of candles at that speed; default: all")
-    parser.add_argument("--data", type=Path, default=EXAMPLES / "data", help="directory of PAIR-TIMEFRAME.csv files")
-    parser.add_argument("--port", type=int, help="port of the hub; default: 8080, or any free one")
-    parser.add_argument("--keep", action="store_true", help="keep configuration, trades and logs")
-    return parser.parse_args()
-
-
-def _speed(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
-    return value
-
-
-def _options(arguments: argparse.Namespace) -> Options:
-    """A number of candles where the speed gives one: the same replay is then the same also on a slow machine."""
-    counted = arguments.seconds is not None and arguments.speed > 0
-    return Options(
-        data=arguments.data,
-        speed=arguments.speed,
-        candles=max(1, round(arguments.seconds * arguments.speed)) if counted else None,
-        seconds=None if counted else arguments.seconds,
-        port=arguments.port,
-    )
-
-
-async def _run(arguments: argparse.Namespace, settings: Settings, view: View) -> dict[str, Any]:
-    demo = Demo(_options(arguments), settings, view)
-    running = asyncio.create_task(demo.run(lambda demo: _explain(demo, settings, view)))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-    try:
-        return await running
-    except asyncio.CancelledError:
-        return demo.figures()
-
-
-def _explain(demo: Demo, settings: Settings, view: View) -> None:
-    """How to look at it from outside while it runs."""
-    command = os.path.relpath(Path(sys.executable).parent / "tradewire-consumer")
-    websocket = demo.url.replace("http", "ws", 1)
-    port = demo.url.rpartition(":")[2]
-    view.say(f"hub        {demo.url} (websocket {websocket}/api/v1/message/ws, API {demo.url}/docs)")
-    view.say(f"tail       TRADEWIRE_TOKEN=$(cat {settings.token_file}) {command} tail {websocket}")
-    view.say(f"dashboard  open {os.path.relpath(EXAMPLES / 'dashboard.html')} in a browser; its token: {settings.token_file}")
-    view.say(
-        f'freqtrade  external_message_consumer: {{"enabled": true, "producers": [{{"name": "{PRODUCER}", '
-        f'"host": "127.0.0.1", "port": {port}, "ws_token": <that token>}}]}}'
-    )
+        signal.signal(signal.SIGINT, before)
+        return command()
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

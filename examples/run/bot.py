@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
 from typing import Any
 
 from consumer.bot import PaperBot
+from consumer.bot.database import DatabaseFailed
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import BotContext, Delivery
 from hub.protocol.messages import Message
@@ -46,8 +48,10 @@ class ReportingBot(PaperBot):
 
     async def _report(self) -> None:
         before: dict[str, Any] = {}
+        figures = before
         while True:
-            figures = await asyncio.to_thread(self._figures)
+            with contextlib.suppress(DatabaseFailed):
+                figures = await asyncio.to_thread(self._figures)
             if figures != before:
                 sys.stdout.write(json.dumps({**figures, "at": time.time()}) + "\n")
                 sys.stdout.flush()

@@ -87,7 +87,9 @@ def _tell_ends(files: list[CandleFile]) -> None:
     first = min(files, key=lambda file: max(file.rows))
     if any(max(file.rows) > max(first.rows) for file in files):
         end = datetime.fromtimestamp(max(first.rows) / 1000, UTC)
-        first.problems.append(f"{first.pair} ends at {end:%Y-%m-%d %H:%M}, before others; the replay ends there")
+        first.problems.append(
+            f"{first.pair} ends at {end:%Y-%m-%d %H:%M}, before others; the replay ends there"
+        )
 
 
 def _names(path: Path) -> tuple[str, str]:
@@ -119,7 +121,9 @@ def _read(
             continue
         if date_ms in rows:
             same = rows[date_ms] == row
-            problems.append(f"{name}:{line}: skipped: the date is there already{'' if same else ', with other values'}")
+            problems.append(
+                f"{name}:{line}: skipped: the date is there already{'' if same else ', with other values'}"
+            )
             continue
         if date_ms < newest:
             problems.append(f"{name}:{line}: put in order: the date is before that of an earlier line")
@@ -128,9 +132,7 @@ def _read(
     return rows
 
 
-def _lines(
-    name: str, reader: Iterator[list[str]], problems: list[str]
-) -> Iterator[tuple[int, list[str]]]:
+def _lines(name: str, reader: Iterator[list[str]], problems: list[str]) -> Iterator[tuple[int, list[str]]]:
     while True:
         try:
             cells = next(reader)
@@ -154,7 +156,9 @@ def _row(cells: list[str], places: list[int], step_ms: int) -> tuple[int, tuple[
     # Weeks and months do not begin at multiples of their length.
     if step_ms <= _DAY_MS and date_ms % step_ms:
         raise ValueError("the date is not that of a candle of this timeframe")
-    values = tuple(_number(column, cells[place]) for column, place in zip(_COLUMNS[1:], places[1:], strict=True))
+    values = tuple(
+        _number(column, cells[place]) for column, place in zip(_COLUMNS[1:], places[1:], strict=True)
+    )
     _check(values)
     return date_ms, values
 

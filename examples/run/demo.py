@@ -19,9 +19,9 @@ from consumer.errors import ConsumerError
 from examples.run.candles import CandleFile, read_directory
 from examples.run.processes import Child, ChildDied
 from examples.run.settings import PAPER, PRODUCER, Settings, write_consumer, write_hub
-from examples.run.view import Standing, View
+from examples.run.view import ShownFill, Standing, View
 from hub.frames.timeframe import timeframe_ms
-from hub.protocol.localbot import Connected, Delivery
+from hub.protocol.localbot import Connected
 from hub.protocol.messages import EntryFill, ExitFill
 
 __all__ = ["Demo", "Options"]
@@ -29,6 +29,7 @@ __all__ = ["Demo", "Options"]
 _LISTENS = re.compile(r"listens on http://127\.0\.0\.1:(\d+)")
 _DRAW_EVERY_S = 0.25
 _STALL_S = 60.0
+_PROBLEMS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,19 @@ class Demo:
         """A process that was started: hub, consumer or producer."""
         return self._children[name]
 
+    def kill(self) -> None:
+        """End all processes at once; `run`, when it is being cancelled, then has nobody to wait for."""
+        for child in self._children.values():
+            child.kill()
+
     def _read(self) -> None:
         self._files = read_directory(self._options.data)
         self.standing.step_ms = timeframe_ms(self._files[0].timeframe)
-        for problem in [problem for file in self._files for problem in file.problems]:
-            self._view.say(problem)
+        for file in self._files:
+            for problem in file.problems[:_PROBLEMS_SHOWN]:
+                self._view.say(problem)
+            if len(file.problems) > _PROBLEMS_SHOWN:
+                self._view.say(f"{file.pair}: {len(file.problems) - _PROBLEMS_SHOWN} more lines like these")
 
     async def _start_hub(self) -> int:
         write_hub(self._settings, self._options.port)
@@ -195,7 +204,12 @@ class Demo:
     async def _fills(self, port: int) -> AsyncIterator[None]:
         """Count the bot's fills as any other consumer of the hub gets them; begins once it is subscribed."""
         producer = ProducerConfig(
-            name="hub", host="127.0.0.1", port=port, ws_token=self._settings.reader, protocol="v2", bots=[PAPER]
+            name="hub",
+            host="127.0.0.1",
+            port=port,
+            ws_token=self._settings.reader,
+            protocol="v2",
+            bots=[PAPER],
         )
         async with Client(producer, ConsumerConfig(), topics=["entry_fill", "exit_fill"]) as client:
             async for delivery in client:
@@ -213,9 +227,9 @@ class Demo:
                 if isinstance(delivery.message, EntryFill | ExitFill):
                     fills = self.standing.fills
                     fills[delivery.topic] = fills.get(delivery.topic, 0) + 1
-                    line = _fill_line(delivery, delivery.message)
-                    self.standing.newest_fills.appendleft(line)
-                    self._view.fill(line)
+                    fill = _shown(delivery.topic, delivery.message)
+                    self.standing.newest_fills.appendleft(fill)
+                    self._view.fill(fill)
                     self._move()
 
 
@@ -225,9 +239,19 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _fill_line(delivery: Delivery, fill: EntryFill | ExitFill) -> str:
-    date = fill.close_date if isinstance(fill, ExitFill) else fill.open_date
-    line = f"{date:%Y-%m-%d %H:%M} {fill.pair} {delivery.topic} {fill.amount:g} at {fill.order_rate:g}"
-    if isinstance(fill, ExitFill):
-        return f"{line} {fill.profit_amount:+.2f} {fill.stake_currency} ({fill.exit_reason})"
-    return f"{line} ({fill.enter_tag})"
+def _shown(topic: str, fill: EntryFill | ExitFill) -> ShownFill:
+    date, profit, reason = (
+        (fill.close_date, fill.profit_amount, fill.exit_reason)
+        if isinstance(fill, ExitFill)
+        else (fill.open_date, None, fill.enter_tag)
+    )
+    return ShownFill(
+        date=date,
+        pair=str(fill.pair),
+        topic=topic,
+        amount=fill.amount or 0.0,
+        rate=fill.order_rate or 0.0,
+        profit=profit,
+        currency=str(fill.stake_currency),
+        reason=reason or "-",
+    )

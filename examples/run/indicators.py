@@ -17,7 +17,9 @@ WARM_UP = 200
 
 def analyze(file: CandleFile) -> pd.DataFrame:
     """The candles of `file` with indicators, and freqtrade's columns for signals and tags; one row per candle."""
-    frame = pd.DataFrame.from_dict(file.rows, orient="index", columns=["open", "high", "low", "close", "volume"])
+    frame = pd.DataFrame.from_dict(
+        file.rows, orient="index", columns=["open", "high", "low", "close", "volume"]
+    )
     frame.insert(0, "date", pd.to_datetime(frame.index, unit="ms", utc=True).as_unit("ms"))
     frame = frame.reset_index(drop=True)
     close = frame["close"]

@@ -100,6 +100,12 @@ class Child:
                 self.process.kill()
             return await self.wait()
 
+    def kill(self) -> None:
+        """End it at once, without waiting for the end."""
+        self._stopped = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
     def _logged(self, on_error: Callable[[str], None]) -> Callable[[str], None]:
         def keep(line: str) -> None:
             self._last = line.strip() or self._last

@@ -166,9 +166,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         sys.stderr.write(f"{problem}\n")
     replay = Replay.of(files, arguments.candles)
     async with Publisher(arguments.url, os.environ["TRADEWIRE_TOKEN"], name=arguments.bot) as publisher:
-        await publish(
-            replay, publisher, arguments.bot, speed=arguments.speed, seconds=arguments.seconds
-        )
+        await publish(replay, publisher, arguments.bot, speed=arguments.speed, seconds=arguments.seconds)
 
 
 def _until(frame: Columns, date_ms: int) -> int:
