@@ -30,7 +30,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from threading import Lock
 from typing import Any
 
@@ -151,7 +151,7 @@ class Book:
 
         Returns how many messages were put into the outbox.
         """
-        with self._lock, one_line():
+        with self._lock, one_line(), localcontext(rules.CONTEXT):
             try:
                 before = self._next_message
                 for candle in candles:
@@ -203,7 +203,7 @@ class Book:
 
     def check_invariants(self) -> None:
         """Assert what the module's docstring promises."""
-        with self._lock:
+        with self._lock, localcontext(rules.CONTEXT):
             paid = sum((trade.paid for trade in self._open.values()), Decimal(0))
             wallet = self._wallet
             assert wallet.free >= 0, "1"

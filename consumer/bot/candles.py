@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from hub.frames.columns import Columns
 
-__all__ = ["Candle", "read_candles"]
+__all__ = ["LEAST_RATE", "MOST_RATE", "Candle", "read_candles"]
+
+LEAST_RATE, MOST_RATE = 1e-20, 1e15
+"""What a rate can be; beyond, a row is a mistake, and trading on it could lose the exactness of every sum (`rules`)."""
 
 # Measured with sys.getsizeof: the tuple, four floats, the dict slot; tags are added.
 _ROW_BYTES = 320
@@ -35,11 +37,10 @@ class Candle(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether one can trade on it: finite rates above zero, and none outside of low and high."""
+        """Whether one can trade on it: rates that can be, and none outside of low and high. NaN is none."""
         return (
-            math.isfinite(self.high)
-            and 0 < self.low <= min(self.open, self.close)
-            and max(self.open, self.close) <= self.high
+            LEAST_RATE <= self.low <= self.open <= self.high <= MOST_RATE
+            and self.low <= self.close <= self.high
         )
 
 

@@ -18,6 +18,8 @@ from consumer.bot.candles import Candle
 
 __all__ = [
     "CONTEXT",
+    "LEAST_MONEY",
+    "MOST_MONEY",
     "Fill",
     "Leave",
     "amount_of",
@@ -31,8 +33,11 @@ __all__ = [
     "stop_rate",
 ]
 
-CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-"""Wide enough that a product of amount, rate and fee is exact before it is rounded."""
+CONTEXT = Context(prec=120, rounding=ROUND_HALF_EVEN)
+"""Wide enough that products of amount, rate and fee, and sums of money, are exact: a stake is at most MOST_MONEY, a rate of a
+usable candle between `candles.LEAST_RATE` and `candles.MOST_RATE`. Python's own context has 28 digits."""
+
+LEAST_MONEY, MOST_MONEY = Decimal("1e-8"), Decimal("1e15")
 
 _PLACES = Decimal("1e-8")
 _RATE = Context(prec=12, rounding=ROUND_HALF_EVEN)
@@ -85,8 +90,8 @@ def stake(
     """The stake of the next trade without its fee; 0 when the tradable balance does not allow it.
 
     `wanted` None shares the tradable balance (`equity` times `ratio`) among `slots`, as freqtrade's "unlimited"; a number
-    is taken whole or not at all. `tied` is what open trades cost, `free` the money in the wallet. Stake and fee never
-    exceed either balance: both are multiples of the last place, so rounding cannot overdraw.
+    is taken whole or not at all. A stake is never over MOST_MONEY. `tied` is what open trades cost, `free` the money in the
+    wallet. Stake and fee never exceed either balance: both are multiples of the last place, so rounding cannot overdraw.
     """
     tradable = CONTEXT.multiply(equity, ratio).quantize(_PLACES, ROUND_DOWN, CONTEXT)
     available = min(tradable - tied, free)
@@ -96,7 +101,7 @@ def stake(
         return size if CONTEXT.multiply(size, with_fee) <= available else Decimal(0)
     if not slots:
         return Decimal(0)
-    share = min(CONTEXT.divide(tradable, Decimal(slots)), available)
+    share = min(CONTEXT.divide(tradable, Decimal(slots)), available, MOST_MONEY)
     return max(CONTEXT.divide(share, with_fee).quantize(_PLACES, ROUND_DOWN, CONTEXT), Decimal(0))
 
 

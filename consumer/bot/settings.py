@@ -33,6 +33,7 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from consumer.bot.rules import LEAST_MONEY, MOST_MONEY
 from consumer.errors import ConfigError
 from hub.frames.timeframe import timeframe_ms
 from hub.protocol.errors import BadFrame
@@ -42,8 +43,6 @@ __all__ = ["PaperSettings"]
 log = logging.getLogger(__name__)
 
 _UNLIMITED = "unlimited"
-# Money has 8 places; up to here every sum and product is exact (`rules`).
-_LEAST, _MOST = Decimal("1e-8"), Decimal("1e15")
 _MONEY = "a number from 0.00000001 to 1e15"
 _PAPER_KEYS = ("start_from", "producer", "bot", "candle_type", "wait_candles")
 
@@ -172,7 +171,7 @@ def _db_url(config: Mapping[str, Any], path: Path) -> URL:
 
 def _money(value: object, key: str, expected: str) -> Decimal:
     number = _number(value, key, expected)
-    if not _LEAST <= number <= _MOST:
+    if not LEAST_MONEY <= number <= MOST_MONEY:
         raise ConfigError(key, f"expected {expected}, got {value!r}")
     return number
 
@@ -213,7 +212,7 @@ def _roi(config: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
         if int(age) in steps:
             raise ConfigError("minimal_roi", f"expected each number of minutes once, got {age} twice")
         number = _number(ratio, f"minimal_roi.{age}", "a number")
-        if not -_MOST <= number <= _MOST:
+        if abs(number) > MOST_MONEY:
             raise ConfigError(f"minimal_roi.{age}", f"expected a number from -1e15 to 1e15, got {ratio!r}")
         steps[int(age)] = number
     return tuple(sorted(steps.items()))

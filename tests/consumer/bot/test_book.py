@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy.orm
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumer.bot.book import Book, Source
 from consumer.bot.candles import Candle
 from consumer.bot.clock import ReadyCandle
+from consumer.bot.models import Order, Trade, Wallet
 from consumer.bot.settings import PaperSettings
 from tests.consumer.bot.replay import PAIRS, at
 
@@ -288,3 +294,58 @@ def test_memory_holds_only_what_can_still_change(desks: Any) -> None:
     desk.candle(BTC=flat(100.0))
     assert desk.book.summary().closed_trades == 20
     assert len(list(desk.book._session)) <= 3
+
+
+GARBAGE = (5e-324, 1e-300, 1e-25, 1e25, 1e300, math.inf, math.nan, -1.0, 0.0)
+
+
+def any_candle(chance: random.Random) -> Candle:
+    """A candle of a market that leaps now and then, and rarely one that cannot be."""
+    scale = chance.choice([1e-12, 1e-3, 1.0, 1e3, 1e7, 1e14]) if chance.random() < 0.3 else 1.0
+    low, first, second, high = sorted(chance.uniform(0.5, 2) * scale for _ in range(4))
+    rates = [first, high, low, second]
+    if chance.random() < 0.05:
+        rates[chance.randrange(4)] = chance.choice(GARBAGE)
+    if chance.random() < 0.01:
+        rates = [chance.choice(GARBAGE)] * 4
+    side = chance.random()
+    return Candle(*rates, enter_long=side < 0.5, exit_long=side > 0.7)
+
+
+def any_config(chance: random.Random) -> dict[str, Any]:
+    roi = [0.01, 0.1, chance.uniform(-1e15, 1e15)]
+    return {
+        "dry_run_wallet": chance.choice([1e-8, 0.1, 1000.0, 1234.56789, 1e15]),
+        "stake_amount": chance.choice(["unlimited", "unlimited", 10 ** chance.uniform(-8, 15)]),
+        "max_open_trades": chance.randint(1, 4),
+        "fee": chance.choice([0, 0.001, chance.uniform(0, 0.5)]),
+        "tradable_balance_ratio": chance.random(),
+        "stoploss": -chance.uniform(1e-6, 2),
+        "minimal_roi": {str(chance.randint(0, 300)): chance.choice(roi) for _ in range(chance.randint(0, 3))},
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_no_cent_is_made_or_lost_whatever_comes(seed: int) -> None:
+    chance = random.Random(seed)
+    desk = Desk(Path(), **any_config(chance), db_url="sqlite://")
+    candles = [{coin: any_candle(chance) for coin in ("BTC", "ETH", "XRP")} for _ in range(40)]
+    try:
+        for rows in candles:
+            desk.candle(**rows)
+        with sqlalchemy.orm.Session(desk.book._engine) as session:
+            wallet = session.scalars(sqlalchemy.select(Wallet)).one()
+            orders = session.scalars(sqlalchemy.select(Order)).all()
+            trades = session.scalars(sqlalchemy.select(Trade)).all()
+        with localcontext(prec=200):
+            moved = sum((o.cost - o.fee if o.side == "exit" else -o.cost - o.fee for o in orders), Decimal(0))
+            profit = sum((trade.profit or Decimal(0) for trade in trades), Decimal(0))
+            tied = sum((trade.paid for trade in trades if trade.is_open), Decimal(0))
+            assert wallet.free == wallet.start + moved
+            assert wallet.free == wallet.start + profit - tied
+            assert wallet.closed_profit == profit
+        for data in (m.data for m in desk.book.outgoing(10_000)):
+            assert all(math.isfinite(v) for v in data.values() if isinstance(v, float))
+    finally:
+        desk.book.close()
