@@ -128,7 +128,8 @@ def leave_within(candle: Candle, *, stop: Decimal, roi: Decimal | None) -> Leave
     The stoploss is looked at first: when a candle meets both, nobody knows which came first, and this is the careful
     guess. It fills at the stop, or at the open when the candle opened below it; the ROI at its rate, or at the open when
     the candle opened above it. The rules are those of freqtrade's backtest (documentation: "Assumptions made by
-    backtesting"); only that the open takes over a stop it gapped through is ours, since a stop cannot fill above the market.
+    backtesting"); ours is only that the open takes over what it gapped through, on both sides, as an order at the market
+    would: freqtrade takes the stop wherever the candle still reaches it, and the candle's low for a ROI below it.
     """
     if exact(candle.low) <= stop:
         return Leave(min(stop, exact(candle.open)), "stop_loss")
