@@ -210,6 +210,9 @@ def test_the_data_is_whole_but_for_its_nine_outages() -> None:
         (line(30, "10,12,9,11,-1"), "volume: expected 0 or more"),
         (line(31), "the date is not that of a candle of this timeframe"),
         ("yesterday,10,12,9,11,5", "expected a date, got 'yesterday'"),
+        ("1969-12-31,10,12,9,11,5", "expected a date, got '1969-12-31'"),
+        ("9999-12-31T23:30-10:00,10,12,9,11,5", "expected a date, got '9999-12-31T23:30-10:00'"),
+        ('"2019-01-01T00:30:00Z,10,12,9,11,5', "unexpected end of data"),
     ],
 )
 def test_a_bad_row_is_skipped_and_told_and_nothing_else_is_lost(
@@ -251,6 +254,7 @@ def test_columns_may_stand_in_any_order_and_dates_be_ms(tmp_path: Path) -> None:
         ("BTC_USD-30m.csv", "", "expected the columns"),
         ("BTC_USD-30m.csv", "date,open\n", "high is missing"),
         ("BTC_USD-30m.csv", HEADER, "found none that can be used"),
+        ("BTC_USD-30m.csv", HEADER + "1546300800,1,1,1,1,1\n", "BTC_USD-30m.csv:2: skipped: the date is not"),
         ("BTC_USD-soon.csv", HEADER, "expected a name such as"),
         ("candles.csv", HEADER, "expected a name such as"),
         ("BTC_USD-30m.txt", HEADER, "found none"),
@@ -261,6 +265,14 @@ def test_data_of_no_use_is_told_in_one_line(name: str, text: str, expected: str,
     with pytest.raises(BadData, match=expected) as caught:
         read_directory(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_blank_lines_a_byte_order_mark_and_other_line_ends_do_no_harm(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, line(0), "", line(30), header="\ufeff\n" + HEADER)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    file = read_file(path)
+    assert len(file.rows) == 2
+    assert file.problems == []
 
 
 def test_bytes_of_no_encoding_only_cost_their_row(tmp_path: Path) -> None:

@@ -74,11 +74,12 @@ def read_file(path: Path) -> CandleFile:
     problems: list[str] = []
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as text:
-            rows = _read(path.name, csv.reader(text), timeframe_ms(timeframe), problems)
+            rows = _read(path.name, text, timeframe_ms(timeframe), problems)
     except OSError as error:
         raise BadData(f"{path}: cannot be read: {error.strerror}") from None
     if not rows:
-        raise BadData(f"{path}: expected candles, found none that can be used")
+        first = f"; {problems[0]}" if problems else ""
+        raise BadData(f"{path}: expected candles, found none that can be used{first}")
     return CandleFile(pair, timeframe, dict(sorted(rows.items())), problems)
 
 
@@ -103,17 +104,17 @@ def _names(path: Path) -> tuple[str, str]:
     return pair.replace("_", "/", 1), timeframe
 
 
-def _read(
-    name: str, reader: Iterator[list[str]], step_ms: int, problems: list[str]
-) -> dict[int, tuple[float, ...]]:
-    header = [cell.strip().lower() for cell in next(reader, [])]
+def _read(name: str, text: Iterable[str], step_ms: int, problems: list[str]) -> dict[int, tuple[float, ...]]:
+    lines = _lines(name, text, problems)
+    first, columns = next(lines, (1, []))
+    header = [cell.strip().lower() for cell in columns]
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
-        raise BadData(f"{name}:1: expected the columns {', '.join(_COLUMNS)}; {missing[0]} is missing")
+        raise BadData(f"{name}:{first}: expected the columns {', '.join(_COLUMNS)}; {missing[0]} is missing")
     places = [header.index(column) for column in _COLUMNS]
     rows: dict[int, tuple[float, ...]] = {}
     newest = -math.inf
-    for line, cells in _lines(name, reader, problems):
+    for line, cells in lines:
         try:
             date_ms, row = _row(cells, places, step_ms)
         except ValueError as error:
@@ -132,21 +133,16 @@ def _read(
     return rows
 
 
-def _lines(name: str, reader: Iterator[list[str]], problems: list[str]) -> Iterator[tuple[int, list[str]]]:
-    while True:
+def _lines(name: str, text: Iterable[str], problems: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Lines that are not blank with their number. Each by itself, so that a quote left open costs its own line only."""
+    for number, line in enumerate(text, 1):
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = next(csv.reader([line], strict=True), [])
         except csv.Error as error:
-            problems.append(f"{name}:{_line_of(reader)}: skipped: {error}")
+            problems.append(f"{name}:{number}: skipped: {error}")
             continue
-        if cells:
-            yield _line_of(reader), cells
-
-
-def _line_of(reader: Iterator[list[str]]) -> int:
-    return int(getattr(reader, "line_num", 0))
+        if any(cell.strip() for cell in cells):
+            yield number, cells
 
 
 def _row(cells: list[str], places: list[int], step_ms: int) -> tuple[int, tuple[float, ...]]:
@@ -166,12 +162,16 @@ def _row(cells: list[str], places: list[int], step_ms: int) -> tuple[int, tuple[
 def _date(text: str) -> int:
     text = text.strip()
     try:
-        if text.isdecimal() and int(text) <= _MAX_MS:
-            return int(text)
-        date = datetime.fromisoformat(text)
-        return round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000)
+        if text.isdecimal():
+            date_ms = int(text)
+        else:
+            date = datetime.fromisoformat(text)
+            date_ms = round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise ValueError(f"expected a date, got {_shown(text)}") from None
+        date_ms = -1
+    if not 0 <= date_ms <= _MAX_MS:
+        raise ValueError(f"expected a date, got {_shown(text)}")
+    return date_ms
 
 
 def _number(column: str, text: str) -> float:
