@@ -25,13 +25,15 @@ import pytest
 from rich.console import Console
 from websockets.asyncio.client import connect
 
+from consumer.errors import PublishError
+from consumer.publisher import Ack, Publication
 from examples.run.__main__ import main as entry_point
 from examples.run.candles import BadData, CandleFile, read_directory, read_file
 from examples.run.command import command
 from examples.run.demo import Demo, Options
 from examples.run.indicators import WARM_UP, analyze
 from examples.run.processes import Child, ChildDied
-from examples.run.replay import Replay
+from examples.run.replay import Replay, publish
 from examples.run.settings import Settings, write_consumer
 from examples.run.view import LiveView, PlainView, ShownFill, Standing, _panel
 from hub.server import Hub
@@ -351,6 +353,45 @@ def test_a_replay_publishes_each_candle_once_and_none_that_is_missing() -> None:
     assert sum(map(len, dates.values())) == replay.rows_until(replay.dates[-1])
 
 
+class LatePublisher:
+    """A Publisher that acknowledges when it is flushed, or refuses."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.waiting: list[asyncio.Future[Ack]] = []
+        self.failure = failure
+
+    async def submit(self, publication: Publication) -> asyncio.Future[Ack]:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        return self.waiting[-1]
+
+    async def flush(self) -> None:
+        for future in self.waiting:
+            if self.failure is not None:
+                future.set_exception(self.failure)
+            else:
+                future.set_result(Ack())
+
+
+@pytest.mark.anyio
+async def test_progress_is_what_the_hub_has(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [part(file, 0, 220) for file in read_directory(EXAMPLES / "data")]
+    replay, publisher = Replay.of(files, None), LatePublisher()
+    await publish(replay, publisher, "alpha", speed=0)  # type: ignore[arg-type]
+    first, *_, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["candle"], first["published"], first["done"]) == (WARM_UP, 1, False)
+    assert (last["candle"], last["published"], last["done"]) == (220, len(publisher.waiting), True)
+    assert last["rows"] == 660
+
+
+@pytest.mark.anyio
+async def test_a_refused_message_ends_the_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [part(file, 0, 220) for file in read_directory(EXAMPLES / "data")]
+    publisher = LatePublisher(PublishError("forbidden", "not yours"))
+    with pytest.raises(PublishError):
+        await publish(Replay.of(files, None), publisher, "alpha", speed=0)  # type: ignore[arg-type]
+    assert '"done": true' not in capsys.readouterr().out
+
+
 # --- the view
 
 
@@ -540,6 +581,17 @@ def test_make_run_ends_with_one_line_of_json(little_data: Path) -> None:
     assert set(json.loads(last)) == {"candles", "published", "delivered", "fills", "gaps", "closed_profit"}
     for told in ("hub  ", "tail  ", "dashboard  ", "freqtrade  "):
         assert told in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_stdout_that_is_full_is_one_line() -> None:
+    source = "import sys; from examples.run.command import _print; sys.exit(_print('{}'))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", source],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=50, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "stdout cannot be written: No space left on device\n")
 
 
 def test_a_port_in_use_is_one_line(little_data: Path) -> None:

@@ -34,16 +34,30 @@ def command() -> int:
     try:
         with view:
             figures = asyncio.run(_run(arguments, Settings.fresh(directory), view))
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return 0
+        return _print(json.dumps(figures))
     except (BadData, ChildDied) as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"{error.filename or directory}: {error.strerror}\n")
         return 1
     finally:
         if arguments.keep:
             sys.stderr.write(f"configuration, trades and logs are kept in {directory}\n")
         else:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _print(line: str) -> int:
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stderr.write(f"stdout cannot be written: {error.strerror}\n")
+        # What is left in the buffer must not complain a second time when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -122,7 +136,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings, view: View) ->
             stopping = True
             running.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # SIGHUP: the terminal was closed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         return await running

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,33 +98,46 @@ class Replay:
 
 
 class _Reporter:
-    """Counts acknowledgements and tells of them, not too often."""
+    """Counts acknowledgements and tells of them, not too often: what waits in the outbox is not published yet."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
-        self._told = -_REPORT_EVERY_S
-        self.published = 0
-        self.failure: BaseException | None = None
+        self._told = -math.inf
+        self._index = 0
+        self._published = 0
+        self._failure: BaseException | None = None
 
-    def acknowledged(self, future: asyncio.Future[Ack]) -> None:
+    async def submit(self, publisher: Publisher, publications: Iterable[Publication], index: int) -> None:
+        """Submit what there is to say of the first `index` dates; raises what refused an earlier message."""
+        for publication in publications:
+            future = await publisher.submit(publication)
+            future.add_done_callback(partial(self._acknowledged, index))
+        self.check()
+
+    def check(self) -> None:
+        """Raise what refused a message."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _acknowledged(self, index: int, future: asyncio.Future[Ack]) -> None:
         if future.cancelled():
             return
-        self.failure = self.failure or future.exception()
-        self.published += 1
+        self._failure = self._failure or future.exception()
+        self._published += 1
+        self._index = max(self._index, index)
+        now = time.monotonic()
+        if now - self._told >= _REPORT_EVERY_S:
+            self._told = now
+            self.tell(self._index)
 
     def tell(self, index: int, *, done: bool = False) -> None:
-        if self.failure is not None:
-            raise self.failure
-        now = time.monotonic()
-        if not done and now - self._told < _REPORT_EVERY_S:
-            return
-        self._told = now
+        """Say how far it is: the first `index` dates are published."""
         replay, date_ms = self._replay, self._replay.dates[index - 1]
         figures = {
             "candle": index,
             "of": len(replay.dates),
             "date_ms": date_ms,
-            "published": self.published,
+            "published": self._published,
             "rows": replay.rows_until(date_ms),
             "gaps": replay.gaps_until(date_ms),
             "done": done,
@@ -140,24 +155,22 @@ async def publish(
     nothing waits for more. Raises what refused a message.
     """
     reporter = _Reporter(replay)
-    for publication in replay.start(bot):
-        (await publisher.submit(publication)).add_done_callback(reporter.acknowledged)
+    await reporter.submit(publisher, replay.start(bot), replay.warm_up)
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    last = len(replay.dates) - 1
+    end = replay.warm_up
     for index in range(replay.warm_up, len(replay.dates)):
         if speed > 0:
             await asyncio.sleep(begin + (index - replay.warm_up) / speed - loop.time())
-        for publication in replay.candle(bot, replay.dates[index]):
-            (await publisher.submit(publication)).add_done_callback(reporter.acknowledged)
-        reporter.tell(index + 1)
+        end = index + 1
+        await reporter.submit(publisher, replay.candle(bot, replay.dates[index]), end)
         if seconds is not None and loop.time() - begin >= seconds and replay.is_shared(replay.dates[index]):
-            last = index
             break
     await publisher.flush()
     # The callbacks of the last acknowledgements run in the next turn of the loop.
     await asyncio.sleep(0)
-    reporter.tell(last + 1, done=True)
+    reporter.check()
+    reporter.tell(end, done=True)
 
 
 async def _run(arguments: argparse.Namespace) -> None:
