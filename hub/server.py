@@ -132,8 +132,10 @@ class Hub:
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
         self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
-        self._rest = _rest(config, node)
-        self._app = _application(config, node, self._rest)
+        authenticator = Authenticator(config, node.clock.now_ms)
+        node.authenticate = authenticator.of_token
+        self._rest = _rest(config, node, authenticator)
+        self._app = _application(config, node, authenticator, self._rest)
         server = _Server(
             uvicorn_config(
                 self._app,
@@ -367,8 +369,7 @@ def _loaded(source: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _rest(config: Config, node: Node) -> FastAPI:
-    authenticator = Authenticator(config, node.clock.now_ms)
+def _rest(config: Config, node: Node, authenticator: Authenticator) -> FastAPI:
     registry = BotRegistry(node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots)
     return build_rest(
         authenticator,
@@ -378,12 +379,10 @@ def _rest(config: Config, node: Node) -> FastAPI:
     )
 
 
-def _application(config: Config, node: Node, rest: FastAPI) -> HubApp:
+def _application(config: Config, node: Node, authenticator: Authenticator, rest: FastAPI) -> HubApp:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
         routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
-    authenticator = Authenticator(config, node.clock.now_ms)
-    node.authenticate = authenticator.of_token
     return build_app(node, authenticator, rest, routes)
 
 
