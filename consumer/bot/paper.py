@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # Candles of one transaction while catching up: the commit, not the rules, is what takes time.
 _BATCH = 64
-_GRACE_S = 5.0
+_GRACE_S = 2.0
 _PATIENCE_S = 60.0
 
 

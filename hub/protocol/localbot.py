@@ -104,8 +104,11 @@ class BotContext(Protocol):
 class LocalBot(Protocol):
     """A bot in the consumer's process. `handle` may be a coroutine function, or a plain one, which then runs in a thread.
 
-    Deliveries come one at a time, in order. An exception from `handle` ends the run with one line that names it: what was
-    not committed is delivered again after a restart, as far as its class promises.
+    Deliveries come one at a time, in order. An exception from `handle`, SystemExit included, ends the run with one line that
+    names it and its place: what was not committed is delivered again after a restart, as far as its class promises.
+
+    A run ends between two deliveries: what `handle` is at may finish, for 30 s, and so may `stop`; then the run ends with an
+    error. A coroutine must not block: nothing else runs meanwhile, not even the answer to Ctrl-C.
     """
 
     async def start(self, context: BotContext) -> Position | None:
@@ -115,4 +118,4 @@ class LocalBot(Protocol):
         """Act on one message."""
 
     async def stop(self) -> None:
-        """Flush and release. Called once, also after an exception."""
+        """Flush and release. Called once, also after an exception, and when a plain `handle` never returned."""
