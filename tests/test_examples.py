@@ -35,7 +35,8 @@ from examples.run.indicators import WARM_UP, analyze
 from examples.run.processes import Child, ChildDied
 from examples.run.replay import Replay, publish
 from examples.run.settings import Settings, write_consumer
-from examples.run.view import LiveView, PlainView, ShownFill, Standing, _panel
+from examples.run.standing import ShownFill, Standing
+from examples.run.view import LiveView, PlainView, _panel
 from hub.server import Hub
 
 ROOT = Path(__file__).resolve().parents[1]

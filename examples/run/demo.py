@@ -19,7 +19,8 @@ from consumer.errors import ConsumerError
 from examples.run.candles import CandleFile, read_directory
 from examples.run.processes import Child, ChildDied
 from examples.run.settings import PAPER, PRODUCER, Settings, write_consumer, write_hub
-from examples.run.view import ShownFill, Standing, View
+from examples.run.standing import ShownFill, Standing
+from examples.run.view import View
 from hub.frames.timeframe import timeframe_ms
 from hub.protocol.localbot import Connected
 from hub.protocol.messages import EntryFill, ExitFill

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,70 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["LiveView", "PlainView", "ShownFill", "Standing", "View", "make_view"]
+from examples.run.standing import FILLS_SHOWN, ShownFill, Standing, day_of, moment
 
-_FILLS_SHOWN = 8
+__all__ = ["LiveView", "PlainView", "View", "make_view"]
+
 _POSITIONS_SHOWN = 3
 _PLAIN_EVERY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownFill:
-    """What is shown of a fill. `profit` is that of an exit."""
-
-    date: datetime | None
-    pair: str
-    topic: str
-    amount: float
-    rate: float
-    profit: float | None
-    currency: str
-    reason: str
-
-    def line(self) -> str:
-        """All of it in one line."""
-        profit = "" if self.profit is None else f" {self.profit:+.2f} {self.currency}"
-        return f"{_moment(self.date)} {self.pair} {self.topic} {self.amount:g} at {self.rate:g}{profit} ({self.reason})"
-
-
-@dataclass(slots=True)
-class Standing:
-    """What the processes said of themselves, newest first where it is a list."""
-
-    producer: dict[str, Any] = field(default_factory=dict)
-    bot: dict[str, Any] = field(default_factory=dict)
-    fills: dict[str, int] = field(default_factory=dict)
-    newest_fills: deque[ShownFill] = field(default_factory=lambda: deque(maxlen=_FILLS_SHOWN))
-    step_ms: int = 1
-    begin: float = field(default_factory=time.monotonic)
-
-    @property
-    def share(self) -> float:
-        """How much of the replay is published, 0 to 1."""
-        return float(self.producer.get("candle", 0)) / max(1, int(self.producer.get("of", 1)))
-
-    @property
-    def lag(self) -> int:
-        """How many candles the bot is behind the producer."""
-        published, acted = self.producer.get("date_ms"), self.bot.get("acted_ms")
-        return 0 if published is None or acted is None else max(0, (published - acted) // self.step_ms)
-
-    @property
-    def seconds(self) -> float:
-        """How long the run has gone on."""
-        return max(time.monotonic() - self.begin, 1e-3)
-
-    def line(self) -> str:
-        """All of it in one line."""
-        bot, producer = self.bot, self.producer
-        return (
-            f"{self.share:4.0%} {_date(producer.get('date_ms'))}"
-            f"  published {producer.get('published', 0)}"
-            f" ({producer.get('published', 0) / self.seconds:.0f}/s)"
-            f"  delivered {bot.get('delivered', 0)}  lag {self.lag} candles"
-            f"  fills {sum(self.fills.values())}  open {len(bot.get('open', []))}"
-            f"  closed profit {bot.get('closed_profit', 0.0):+.2f} {bot.get('currency', '')}"
-        )
 
 
 class View(Protocol):
@@ -209,7 +148,7 @@ def _progress(standing: Standing) -> RenderableType:
     head.add_column(ratio=1)
     head.add_column(justify="right", no_wrap=True)
     bar = ProgressBar(total=1.0, completed=standing.share)
-    head.add_row(_date(standing.producer.get("date_ms")), bar, f"{standing.share:.0%}")
+    head.add_row(day_of(standing.producer.get("date_ms")), bar, f"{standing.share:.0%}")
     return head
 
 
@@ -240,7 +179,7 @@ def _positions(standing: Standing) -> RenderableType:
     shown = standing.bot.get("open", [])[:_POSITIONS_SHOWN]
     for pair, open_ms, rate, amount in shown:
         table.add_row(
-            _date(open_ms), Text(pair, style="bold"), "holds", f"{amount:g}", f"at {rate:g}", "", ""
+            day_of(open_ms), Text(pair, style="bold"), "holds", f"{amount:g}", f"at {rate:g}", "", ""
         )
     if not shown:
         table.add_row(Text("no open position", style="dim"))
@@ -252,7 +191,7 @@ def _fills(standing: Standing) -> RenderableType:
     for fill in standing.newest_fills:
         entered = fill.profit is None
         table.add_row(
-            Text(_moment(fill.date), style="dim"),
+            Text(moment(fill.date), style="dim"),
             Text(fill.pair),
             Text("entry" if entered else "exit", style="cyan" if entered else "magenta"),
             f"{fill.amount:g}",
@@ -260,7 +199,7 @@ def _fills(standing: Standing) -> RenderableType:
             Text("" if fill.profit is None else f"{fill.profit:+,.2f}", style=_sign(fill.profit or 0.0)),
             Text(fill.reason, style="dim"),
         )
-    return _padded(table, _FILLS_SHOWN)
+    return _padded(table, FILLS_SHOWN)
 
 
 def _rows() -> Table:
@@ -278,11 +217,3 @@ def _padded(table: Table, height: int) -> Table:
 
 def _sign(value: float) -> str:
     return "green" if value >= 0 else "red"
-
-
-def _date(ms: int | None) -> str:
-    return _moment(datetime.fromtimestamp(ms / 1000, UTC)) if ms is not None else "starting ..."
-
-
-def _moment(date: datetime | None) -> str:
-    return f"{date:%Y-%m-%d %H:%M}" if date is not None else "?"
