@@ -620,7 +620,7 @@ async def test_a_process_that_dies_is_told_and_the_others_are_reaped(
     settings = Settings.fresh(tmp_path)
     demo = Demo(Options(data=little_data, speed=1, port=0), settings, PlainView(Console(file=io.StringIO())))
     with pytest.raises(ChildDied, match="producer ended with SIGKILL"):
-        await demo.run(lambda running: running.child("producer").process.kill())
+        await demo.run(lambda running: os.kill(running.child("producer").process.pid, signal.SIGKILL))
     for name in ("hub", "consumer", "producer"):
         assert demo.child(name).process.returncode is not None
 
@@ -654,7 +654,7 @@ async def test_a_second_stop_waits_for_nobody(tmp_path: Path, little_data: Path)
     await started.wait()
     # A child that is stopped does not answer SIGTERM.
     for name in ("hub", "consumer", "producer"):
-        demo.child(name).process.send_signal(signal.SIGSTOP)
+        os.kill(demo.child(name).process.pid, signal.SIGSTOP)
     running.cancel()
     await asyncio.sleep(0)
     demo.kill()

@@ -90,21 +90,24 @@ class Child:
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, wait, and kill it when it does not end in time. Returns the exit status; idempotent."""
         self._stopped = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        self._signal(number)
         try:
             async with asyncio.timeout(_STOP_S):
                 return await self.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+            self._signal(signal.SIGKILL)
             return await self.wait()
 
     def kill(self) -> None:
         """End it at once, without waiting for the end."""
         self._stopped = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # asyncio's own send_signal polls first: it can reap the child before the child watcher, which then reports status 255.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     def _logged(self, on_error: Callable[[str], None]) -> Callable[[str], None]:
         def keep(line: str) -> None:
