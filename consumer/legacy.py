@@ -44,6 +44,7 @@ from consumer.data import Book
 from consumer.step import Step
 from hub.frames.columns import Columns, Schema
 from hub.frames.freqtrade import decode_split
+from hub.protocol.codec import UNDER_DATA
 from hub.protocol.errors import BadFrame, BadMessage
 from hub.protocol.localbot import Connected, Delivery
 from hub.protocol.messages import (
@@ -73,7 +74,6 @@ MAX_LIMIT = 1500
 # these steps replaces the one before where the bot knows all of it.
 _OLD_TOPICS = frozenset({"whitelist", "analyzed_df"})
 _NEW_TOPICS = frozenset({"liquidation_warning"})
-_BARE_DATA = frozenset({"whitelist", "new_candle", "analyzed_df"})
 
 
 @dataclass(slots=True)
@@ -382,7 +382,7 @@ def _request(limit: int, pair: str | None) -> dict[str, Any]:
 
 def _data_of(name: str, message: Mapping[str, Any]) -> Any:
     """What v2 has under `data`: freqtrade's `data` where its messages have it, else the flat fields."""
-    if name in _BARE_DATA:
+    if name in UNDER_DATA:
         return message.get("data")
     fields = {key: value for key, value in message.items() if key != "type"}
     if name not in TOPICS and fields.keys() == {"data"} and not isinstance(fields["data"], Mapping):

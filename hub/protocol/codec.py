@@ -19,6 +19,7 @@ from hub.protocol.errors import BadMessage, NotAMessage, Undecodable, WrongOpcod
 __all__ = [
     "CODECS",
     "SUBPROTOCOLS",
+    "UNDER_DATA",
     "Codec",
     "Wire",
     "close_frame",
@@ -28,8 +29,8 @@ __all__ = [
     "payload_of",
 ]
 
-# Where `data` of the canonical payload is freqtrade's `data` and not its flat fields.
-_BARE_DATA = frozenset({"whitelist", "new_candle", "analyzed_df"})
+UNDER_DATA = frozenset({"whitelist", "new_candle", "analyzed_df"})
+"""The topics whose payload freqtrade sends under `data`, not as flat fields."""
 
 
 class Wire(StrEnum):
@@ -119,7 +120,7 @@ class _Freqtrade(_Json):
         super().__init__(Wire.FREQTRADE)
 
     def broadcast(self, topic: str, data: Any, header: Mapping[str, Any], body: bytes | None = None) -> bytes:
-        if topic in _BARE_DATA or not isinstance(data, Mapping):
+        if topic in UNDER_DATA or not isinstance(data, Mapping):
             return self.encode({"type": topic, "data": data if body is None else orjson.Fragment(body)})
         if body is None or not data or "type" in data:
             return self.encode({**data, "type": topic})
