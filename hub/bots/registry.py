@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import msgspec
 
 from hub.frames.timeframe import timeframe_ms
-from hub.protocol.botapi import BotAPI, BotError, Health, PairList, ShowConfig, UnknownBot
+from hub.protocol.answers import Health, PairList, ShowConfig, Version
+from hub.protocol.botapi import BotAPI, BotError, UnknownBot
 from hub.protocol.errors import BadFrame
 
 __all__ = ["API_VERSION", "BotRegistry", "BotSource", "HubBot"]
@@ -56,8 +57,8 @@ class HubBot:
         self._version = version
         self._overrides = dict(overrides or {})
 
-    async def version(self) -> str:
-        return self._version
+    async def version(self) -> Version:
+        return Version(version=self._version)
 
     async def show_config(self) -> ShowConfig:
         timeframe = self._overrides.get("timeframe", self._source.timeframe(self._name))
@@ -76,7 +77,7 @@ class HubBot:
         pairs = self._source.whitelist(self._name)
         if pairs is None:
             raise BotError(f"bot {self._name} has not published a whitelist yet")
-        return PairList(whitelist=list(pairs))
+        return PairList(whitelist=list(pairs), length=len(pairs))
 
     async def health(self) -> Health:
         last = self._source.last_message_ms(self._name)
@@ -126,7 +127,7 @@ class BotRegistry:
         """All names that `bot` answers, sorted."""
         return sorted({self.default_bot, *self._registered, *self._overrides, *self._source.bots()})
 
-    def bot(self, name: str | None) -> BotAPI:
+    def bot(self, name: str | None) -> BotAPI | HubBot:
         """The bot of this name, or the default bot for None.
 
         Raises:

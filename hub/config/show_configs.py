@@ -9,7 +9,7 @@ import msgspec
 
 from hub.config.kinds import Kind, Warn, checked_name, read_json
 from hub.config.wording import did_you_mean, shape
-from hub.protocol.botapi import ShowConfig
+from hub.protocol.answers import ShowConfig
 from hub.protocol.errors import ConfigError
 
 __all__ = ["SHOW_CONFIGS"]

@@ -27,8 +27,9 @@ from starlette.responses import JSONResponse, Response
 
 from hub.auth.authenticator import Authenticator, authorization
 from hub.auth.passwords import MalformedBasic
-from hub.bots.registry import BotRegistry
-from hub.protocol.botapi import BotAPI, BotError, Health, ShowConfig, UnknownBot
+from hub.bots.registry import BotRegistry, HubBot
+from hub.protocol.answers import Health, ShowConfig
+from hub.protocol.botapi import BotAPI, BotError, UnknownBot
 from hub.protocol.errors import RequestError
 from hub.protocol.principal import Principal
 from hub.rest.publish import Publish, PublishIntake, refusal
@@ -148,7 +149,7 @@ _USER_SECURITY: dict[str, Any] = {"security": [{"HTTPBasic": []}, {"OAuth2Passwo
 def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry) -> None:
     user = Depends(_User(authenticator))
 
-    async def resolve(request: Request) -> BotAPI:
+    async def resolve(request: Request) -> BotAPI | HubBot:
         return registry.bot(request.path_params.get("bot"))
 
     asked = Depends(resolve)
@@ -168,7 +169,7 @@ def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry)
         response_model=None,
     )
     async def version(bot: BotAPI = asked) -> Response:
-        return _json({"version": await bot.version()})
+        return _json(await bot.version())
 
     @app.get(
         "/show_config",
@@ -201,8 +202,7 @@ def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry)
         response_model=None,
     )
     async def whitelist(bot: BotAPI = asked) -> Response:
-        pairs = await bot.whitelist()
-        return _json({"whitelist": pairs.whitelist, "length": len(pairs.whitelist), "method": pairs.method})
+        return _json(await bot.whitelist())
 
 
 def _add_tokens(app: FastAPI, authenticator: Authenticator) -> None:
