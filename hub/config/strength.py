@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Iterator
 
 from hub.config.kinds import Warn
-from hub.config.secret import MIN_SECRET_BYTES
+from hub.config.secret import MIN_SECRET_BYTES, Secret
 from hub.config.sections import Config, client_tokens
 from hub.protocol.errors import ConfigError
 
-__all__ = ["check_strength", "is_loopback"]
+__all__ = ["check_strength", "is_guessable", "is_loopback"]
 
 MIN_PASSWORD_CHARACTERS = 12
 
@@ -49,6 +49,11 @@ def is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
+def is_guessable(secret: Secret) -> bool:
+    """Whether a machine could try its way to `secret`: it is shorter than 32 bytes, or publicly known."""
+    return len(secret) < MIN_SECRET_BYTES or secret.reveal().casefold() in KNOWN_DEFAULTS
+
+
 def check_strength(config: Config, warn: Warn) -> None:
     """Warns of weak credentials on a loopback address.
 
@@ -74,7 +79,7 @@ def _weak(config: Config) -> Iterator[tuple[str, str]]:
         *client_tokens(config),
     ]:
         # An empty ws_token is none: it lets nobody in.
-        if len(token) and (len(token) < MIN_SECRET_BYTES or token.reveal().casefold() in KNOWN_DEFAULTS):
+        if len(token) and is_guessable(token):
             yield key, strong
     password = config.api_server.password.reveal()
     if len(password) < MIN_PASSWORD_CHARACTERS or password.casefold() in KNOWN_DEFAULTS:

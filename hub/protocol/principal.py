@@ -37,6 +37,17 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this principal may call the REST of `bot`."""
         return "*" in self.controls or bot in self.controls
 
+    def covers(self, other: Principal) -> bool:
+        """Whether this principal has every right of `other`."""
+        return all(
+            "*" in mine or mine >= theirs
+            for mine, theirs in (
+                (self.reads, other.reads),
+                (self.publishes, other.publishes),
+                (self.controls, other.controls),
+            )
+        )
+
     @property
     def scopes(self) -> list[str]:
         """The rights as `read:BOT`, `publish:BOT` and `control:BOT`, each kind sorted, in this order."""
