@@ -483,6 +483,11 @@ def test_weak_secrets_warn_on_loopback_and_are_refused_elsewhere(
     assert not any(secret in said for secret in ("short,", "SuperSecret", "SUPER", "somethingRandom"))
 
 
+def test_weak_secrets_are_refused_behind_a_proxy_too(files: Files) -> None:
+    config = {"api_server": json.loads(SEED), "hub": {"trusted_proxies": ["127.0.0.1"]}}
+    assert files.refused(config).endswith("since hub.trusted_proxies lets other machines in")
+
+
 def test_weak_tokens_of_the_hub_section_too(files: Files) -> None:
     hub = {"tokens": {"tiny": "alpha"}, "publishers": [{"name": "p", "token": "small", "bots": "*"}]}
     warnings = files.hub(**hub).warnings

@@ -162,16 +162,16 @@ class Throttle:
         Raises:
             Throttled: the address is over `budget`, and the credential is wrong, or right and guessable from an unknown place.
         """
+        if name is not None and not guessable:
+            return
         place, now = place_of(address), self._clock()
         wait_s = budget.wait_s(place, now)
+        if wait_s and (name is None or not self._known.has(place, name, now)):
+            self._refuse(place, now, wait_s)
         if name is None:
-            if wait_s:
-                self._refuse(place, now, wait_s)
             self._guesses += 1
             budget.spend(place, now)
-        elif guessable:
-            if wait_s and not self._known.has(place, name, now):
-                self._refuse(place, now, wait_s)
+        else:
             self._known.remember(place, name, now)
 
     def _refuse(self, place: str, now: float, wait_s: int) -> None:

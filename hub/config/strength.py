@@ -58,15 +58,17 @@ def check_strength(config: Config, warn: Warn) -> None:
     """Warns of weak credentials on a loopback address.
 
     Raises:
-        ConfigError: names the first weak one, on any other address.
+        ConfigError: names the first weak one, on any other address, or when a proxy lets other machines in.
     """
     weak = list(_weak(config))
     if not weak:
         return
     address = config.api_server.listen_ip_address
+    key, expected = weak[0]
     if not is_loopback(address):
-        key, expected = weak[0]
         raise ConfigError(key, f"expected {expected}, since {address} is open to other machines")
+    if config.hub.trusted_proxies:
+        raise ConfigError(key, f"expected {expected}, since hub.trusted_proxies lets other machines in")
     keys = ", ".join(key for key, _ in weak)
     warn(f"{keys}: too short or publicly known; good enough for {address}, refused on any other address")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +20,6 @@ from .conftest import CONFIG, READER, Clients, ask, heard, settled
 pytestmark = pytest.mark.anyio
 
 JWT_KEY = CONFIG["api_server"]["jwt_secret_key"]
-BASIC = base64.b64encode(b"somebody:a-long-password-1").decode()
-USER = {"Authorization": f"Basic {BASIC}"}
-GUESS = {"Authorization": "Basic " + base64.b64encode(b"somebody:guess").decode()}
 V2 = [Subprotocol("tradewire.v2.json")]
 
 
@@ -112,14 +108,19 @@ def proxied(request: pytest.FixtureRequest) -> Iterator[tuple[Hub, bool]]:
 
 async def test_a_proxys_word_on_the_address_counts_if_it_is_trusted(proxied: tuple[Hub, bool]) -> None:
     hub, trusted = proxied
+    wrong = {"Authorization": "Bearer guess"}
     async with httpx.AsyncClient(base_url=f"{hub.url}/api/v1") as proxy:
         for i in range(21):
             # What the client wrote itself stands before what the proxy appends.
             claimed = {"X-Forwarded-For": f"192.0.2.{i}, 198.51.100.7"}
-            last = await proxy.get("/version", headers=GUESS | claimed)
-        assert last.status_code == 429
-        other = await proxy.get("/version", headers=GUESS | {"X-Forwarded-For": "203.0.113.9"})
-        assert other.status_code == (401 if trusted else 429)
-    url = f"ws://127.0.0.1:{hub.port}/api/v1/message/ws?token={READER}"
-    async with connect(url, additional_headers={"X-Forwarded-For": "203.0.113.9"}) as websocket:
-        await settled(websocket)
+            last = await proxy.get("/version", headers=wrong | claimed)
+    assert last.status_code == 429
+    url = f"ws://127.0.0.1:{hub.port}/api/v1/message/ws?token="
+    for address, status in (("198.51.100.7", 429), ("203.0.113.9", 403 if trusted else 429)):
+        headers = {"X-Forwarded-For": address}
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url + "guess", additional_headers=headers):
+                pass
+        assert refused.value.response.status_code == status
+        async with connect(url + READER, additional_headers=headers) as websocket:
+            await settled(websocket)
