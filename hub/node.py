@@ -132,10 +132,11 @@ class NodeLimits:
 class _Connection:
     """A session with its outlet; listens to the outlet for the node."""
 
-    __slots__ = ("driving", "node", "order", "outlet", "readable", "session")
+    __slots__ = ("address", "driving", "node", "order", "outlet", "readable", "session")
 
-    def __init__(self, node: Node, session: Session, outlet: Outlet) -> None:
+    def __init__(self, node: Node, session: Session, outlet: Outlet, address: str | None) -> None:
         self.node = node
+        self.address = address
         self.session = session
         self.outlet = outlet
         self.order = PublishOrder()
@@ -166,7 +167,8 @@ class Node:
         self.log = log
         self.intake = Intake(self.limits.dedupe_ms)
         self.core: Core
-        self.authenticate: Callable[[bytes], Principal | None] | None = None
+        self.authenticate: Callable[[bytes, str | None], Principal | None] | None = None
+        """Whose the token of an `auth` is, by the address that shows it; None or a RequestError for nobody's."""
         self.draining = False
         self.last_ms: dict[str, int] = {}
         self.states: dict[str, str] = {}
@@ -254,10 +256,15 @@ class Node:
         if len(self._connections) >= self.limits.connections:
             raise HandshakeRefused(503, "the hub is full", retry_after=10)
 
-    def connect(self, principal: Principal, wire: Wire, outlet: Outlet, *, client: str) -> Session:
-        """A connection is up: its session begins. v2 clients are welcomed at once."""
+    def connect(
+        self, principal: Principal, wire: Wire, outlet: Outlet, *, client: str, address: str | None = None
+    ) -> Session:
+        """A connection is up: its session begins. v2 clients are welcomed at once.
+
+        `client` is what the log calls it; `address` is whose wrong tokens are counted, None when unknown.
+        """
         session = Session(secrets.token_hex(8), principal, wire, client, self.clock.monotonic())
-        connection = self._connections[session.id] = _Connection(self, session, outlet)
+        connection = self._connections[session.id] = _Connection(self, session, outlet, address)
         self.core.connect(session)
         outlet.set_listener(connection)
         if wire is not Wire.FREQTRADE:
@@ -302,21 +309,23 @@ class Node:
             if message["type"] == "publish" and session.wire is not Wire.FREQTRADE:
                 self._receive_publish(connection, message)
             elif message["type"] == "auth" and session.wire is not Wire.FREQTRADE:
-                self._receive_auth(session, message)
+                self._receive_auth(connection, message)
             else:
                 requests.respond(self.core, session, message, self.clock.now_ms(), self.limits.announced())
         except ProtocolError as error:
             session.close(error.close_code, str(error))
         self._drive(connection)
 
-    def _receive_auth(self, session: Session, message: Mapping[str, Any]) -> None:
+    def _receive_auth(self, connection: _Connection, message: Mapping[str, Any]) -> None:
+        session = connection.session
         number = requests.request_id(message)
         data = message.get("data")
         token = data.get("token") if isinstance(data, Mapping) else None
         try:
             if not isinstance(token, str):
                 raise RequestError("auth.token: expected a string")
-            principal = self.authenticate(token.encode(errors="replace")) if self.authenticate else None
+            shown = token.encode(errors="replace")
+            principal = self.authenticate(shown, connection.address) if self.authenticate else None
             if principal is None:
                 raise TokenExpired("auth.token: expected a valid token")
             self.core.reauthenticate(session, principal)

@@ -82,6 +82,7 @@ class Hub:
         self._node: Node | None = None
         self._relays: list[Relay] = []
         self._app: HubApp | None = None
+        self._authenticator: Authenticator | None = None
         self._rest: FastAPI | None = None
         self._sockets: Waiting | None = None
         self._portal: contextlib.AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
@@ -132,8 +133,9 @@ class Hub:
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
         self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
-        authenticator = Authenticator(config, node.clock.now_ms)
-        node.authenticate = authenticator.of_token
+        authenticator = Authenticator(config, node.clock.now_ms, node.clock.monotonic)
+        self._authenticator = authenticator
+        node.authenticate = authenticator.renew
         self._rest = _rest(config, node, authenticator)
         self._app = _application(config, node, authenticator, self._rest)
         server = _Server(
@@ -146,6 +148,7 @@ class Hub:
                 message_bytes=config.hub.limits.message,
                 verbosity=config.api_server.verbosity,
                 waiting=self._sockets,
+                trusted_proxies=config.hub.trusted_proxies,
             )
         )
         self._relays = [Relay(node, upstream) for upstream in config.hub.upstreams]
@@ -349,12 +352,14 @@ class Hub:
 
     def _statistics(self) -> dict[str, Any]:
         node, app, rest, sockets = self._node, self._app, self._rest, self._sockets
-        if node is None or app is None or rest is None or sockets is None:
+        authenticator = self._authenticator
+        if node is None or app is None or rest is None or sockets is None or authenticator is None:
             return {}
         relays = {relay.name: relay.statistics() for relay in self._relays}
         return {
             **node.statistics(),
             "edge": app.statistics(),
+            "auth": authenticator.statistics(),
             "sockets": sockets.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
             "relays": relays,

@@ -234,6 +234,18 @@ def test_each_token_of_a_list_is_checked(files: Files) -> None:
             "hub.limits.connections: expected a whole number from 1 to 10000000, got 0",
         ),
         ({"limits": 3}, "hub.limits: expected a map, got a number"),
+        (
+            {"trusted_proxies": ["example.org"]},
+            'hub.trusted_proxies[0]: expected an IP address or a network such as 10.0.0.0/8, got "example.org"',
+        ),
+        (
+            {"trusted_proxies": "10.0.0.1"},
+            'hub.trusted_proxies: expected a list of IP addresses and networks, got "10.0.0.1"',
+        ),
+        (
+            {"throttle": {"per_minute": 0}},
+            "hub.throttle.per_minute: expected a whole number from 1 to 10000000, got 0",
+        ),
         ({"slow": {"grace_s": "x"}}, 'hub.slow.grace_s: expected a number from 0 to 3600, got "x"'),
         ({"drain_s": -1}, "hub.drain_s: expected a number from 0 to 3600, got -1"),
         ({"heartbeat_ms": 1}, "hub.heartbeat_ms: expected a whole number from 10 to 3600000, got 1"),
@@ -337,6 +349,11 @@ def test_files_that_freqtrade_would_add_are_told_of(files: Files) -> None:
     assert files.load({"add_config_files": ["x.json"]}).warnings == (
         "add_config_files: not followed; give the file that holds api_server",
     )
+
+
+def test_trusted_proxies(files: Files) -> None:
+    config = files.hub(trusted_proxies=["127.0.0.1", "10.0.0.0/8", "FD00::/8"])
+    assert config.hub.trusted_proxies == ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
 
 
 def test_an_origin_with_a_slash_is_mended_with_a_warning(files: Files) -> None:
@@ -464,6 +481,11 @@ def test_weak_secrets_warn_on_loopback_and_are_refused_elsewhere(
     assert said.startswith(f"{named}: expected ")
     assert said.endswith("since 0.0.0.0 is open to other machines")
     assert not any(secret in said for secret in ("short,", "SuperSecret", "SUPER", "somethingRandom"))
+
+
+def test_weak_secrets_are_refused_behind_a_proxy_too(files: Files) -> None:
+    config = {"api_server": json.loads(SEED), "hub": {"trusted_proxies": ["127.0.0.1"]}}
+    assert files.refused(config).endswith("since hub.trusted_proxies lets other machines in")
 
 
 def test_weak_tokens_of_the_hub_section_too(files: Files) -> None:

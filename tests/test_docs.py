@@ -26,7 +26,17 @@ from hub import relay, server
 from hub.asgi.connection import MessageEndpoint
 from hub.asgi.descriptors import Waiting
 from hub.auth.authenticator import Authenticator
-from hub.config import ApiServer, BotToken, HubSection, Limits, Memory, PublisherEntry, Slow, Upstream
+from hub.config import (
+    ApiServer,
+    BotToken,
+    HubSection,
+    Limits,
+    Memory,
+    PublisherEntry,
+    Slow,
+    Throttle,
+    Upstream,
+)
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
 from hub.log.memory import MemoryLog
@@ -178,6 +188,7 @@ HUB_STRUCTS: dict[str, type[msgspec.Struct]] = {
     "hub.limits.": Limits,
     "hub.memory.": Memory,
     "hub.slow.": Slow,
+    "hub.throttle.": Throttle,
 }
 CONSUMER_STRUCTS: dict[str, type[msgspec.Struct]] = {
     "external_message_consumer.": ConsumerConfig,
@@ -298,7 +309,8 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
     node = Node(MemoryLog("e1", 1 << 20))
     await node.start()
     try:
-        edge = MessageEndpoint(node, Authenticator(config, lambda: 0)).statistics()
+        authenticator = Authenticator(config, lambda: 0)
+        edge = MessageEndpoint(node, authenticator).statistics()
         upstream = relay.Relay(node, config.hub.upstreams[0]).statistics()
         intake = PublishIntake(
             node.publish_and_wait, items=1, body_bytes=1, pending_bytes=1, body_timeout_s=1
@@ -307,6 +319,7 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
         return {
             **node.statistics(),
             "edge": edge,
+            "auth": authenticator.statistics(),
             "sockets": Waiting(1).statistics(),
             "rest": rest,
             "relays": {"*": upstream},
@@ -320,7 +333,7 @@ def test_the_statistics(tmp_path: Path) -> None:
     told = {name for row in table(OPERATIONS, "name", "meaning") for name in code(row[0])}
     assert told == set(leaves(asyncio.run(figures(tmp_path))))
     joined = ast.parse((ROOT / "hub" / "server.py").read_text())
-    assert {"edge", "rest", "relays", "in_process_waiting"} <= {
+    assert {"edge", "auth", "rest", "relays", "in_process_waiting"} <= {
         node.value
         for node in ast.walk(joined)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 import hub.node
@@ -582,6 +583,49 @@ def test_the_tick_closes_expired_sessions(monkeypatch: pytest.MonkeyPatch) -> No
         assert bench.node.alive()
 
     on_node(test)
+
+
+def test_a_credential_is_renewed_in_a_live_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.node, "TICK_S", 0)
+    asked: list[tuple[bytes, str | None]] = []
+
+    async def test(bench: Bench) -> None:
+        now_ms = bench.clock.now_ms()
+        user = Principal(name="user:u", expires_ms=now_ms + 30_000)
+        longer = msgspec.structs.replace(user, expires_ms=now_ms + 900_000)
+        known = {b"new": longer, b"other": Principal(name="user:v")}
+
+        def authenticate(token: bytes, address: str | None) -> Principal | None:
+            asked.append((token, address))
+            if token == b"one too many":
+                raise Overloaded("wait", retry_after_ms=3000)
+            return known.get(token)
+
+        bench.node.authenticate = authenticate
+        outlet = FakeOutlet()
+        session = bench.node.connect(user, Wire.JSON, outlet, client="c", address="192.0.2.1")
+        await settle()
+        assert [m["type"] for m in outlet.take()] == ["hub.welcome", "hub.token_expiring"]
+        for number, token in enumerate(("wrong", "other", "one too many", 5, "new"), 1):
+            bench.node.receive(session, {"type": "auth", "id": number, "data": {"token": token}})
+        *refused, renewed = outlet.take()
+        assert [answer["error"]["code"] for answer in refused] == [
+            "token_expired",
+            "forbidden",
+            "overloaded",
+            "bad_request",
+        ]
+        assert (refused[2]["error"]["temporary"], refused[2]["error"]["retry_after_ms"]) == (True, 3000)
+        assert renewed["data"] == {"expires_ms": longer.expires_ms}
+        bench.clock.now += 30
+        await settle()
+        assert outlet.closed is None
+        bench.clock.now += 870
+        await settle()
+        assert outlet.closed == (4401, "the credential expired")
+
+    on_node(test)
+    assert asked[0] == (b"wrong", "192.0.2.1")
 
 
 # --- the end

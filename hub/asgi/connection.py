@@ -126,7 +126,7 @@ class MessageEndpoint:
             if wire is not Wire.FREQTRADE:
                 accept["subprotocol"] = str(wire)
             await send(accept)
-            await self._live(_outlet(scope, send), wire, principal, client, receive)
+            await self._live(_outlet(scope, send), wire, principal, scope, receive)
 
     def _admit(self, scope: dict[str, Any]) -> tuple[Wire, Principal]:
         try:
@@ -140,22 +140,24 @@ class MessageEndpoint:
         return wire, principal
 
     async def _live(
-        self, outlet: EdgeOutlet, wire: Wire, principal: Principal, client: str, receive: Receive
+        self, outlet: EdgeOutlet, wire: Wire, principal: Principal, scope: Scope, receive: Receive
     ) -> None:
         self._accepted += 1
         self._open.add(outlet)
         try:
             async with outlet.running():
-                await self._session(outlet, wire, principal, client, receive)
+                await self._session(outlet, wire, principal, scope, receive)
         finally:
             self._open.discard(outlet)
 
     async def _session(
-        self, outlet: EdgeOutlet, wire: Wire, principal: Principal, client: str, receive: Receive
+        self, outlet: EdgeOutlet, wire: Wire, principal: Principal, scope: Scope, receive: Receive
     ) -> None:
         session: Session | None = None
+        client = _client(scope)
+        address = scope["client"][0] if scope.get("client") else None
         try:
-            session = self._node.connect(principal, wire, outlet, client=client)
+            session = self._node.connect(principal, wire, outlet, client=client, address=address)
             await self._read(session, outlet, receive)
         except _Fault as fault:
             self._end(outlet, fault.code, str(fault), client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -30,8 +31,9 @@ def uvicorn_config(
     logging_config: dict[str, Any] | None = None,
     shutdown_s: int = 5,
     waiting: Waiting | None = None,
+    trusted_proxies: Sequence[str] = (),
 ) -> uvicorn.Config:
-    """A `uvicorn.Config` with our protocol classes, no deflate, no proxy headers and no Server header.
+    """A `uvicorn.Config` with our protocol classes, no deflate and no Server header.
 
     Args:
         heartbeat_ms: silence of a client after which it is pinged; `pong_timeout_ms` later it is closed with 4512.
@@ -41,6 +43,8 @@ def uvicorn_config(
             the hub has its own).
         shutdown_s: how long uvicorn waits for requests at its shutdown. Drain the node before it.
         waiting: the sockets that are no accepted websocket (hub.asgi.descriptors).
+        trusted_proxies: IP addresses and networks of proxies. A request from there is its X-Forwarded-For's last address that
+            is none of them; without any, that header is not read and `scope["client"]` is the socket's peer.
 
     To asyncio `backlog` is also how many sockets it accepts in one turn: whoever listens sets the kernel's own to BACKLOG again
     once the server has started.
@@ -69,7 +73,8 @@ def uvicorn_config(
         log_config=logging_config,
         log_level="info" if verbose else "warning",
         access_log=verbose,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         server_header=False,
         backlog=ACCEPT_BATCH,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import unquote_to_bytes
 
-from hub.auth.jwt import JwtKey
+from hub.auth.jwt import Claims, JwtKey
 from hub.auth.passwords import PasswordCheck
+from hub.auth.throttle import Throttle, Throttled
+from hub.auth.tickets import TICKETS, Ticket, TicketStore
 from hub.auth.tokens import TokenTable
-from hub.config import Config
-from hub.protocol.errors import Forbidden, HandshakeRefused
-from hub.protocol.principal import Principal
+from hub.config import Config, is_guessable
+from hub.protocol.errors import Forbidden, HandshakeRefused, Overloaded
+from hub.protocol.principal import EVERY_BOT, Principal
 
 __all__ = ["Authenticator", "Header", "authorization"]
 
@@ -26,23 +29,31 @@ _HOST = re.compile(rb"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?")
 
 
 class Authenticator:
-    """All credentials of one hub. `clock` gives ms since 1970 UTC.
+    """All credentials of one hub. `clock` gives ms since 1970 UTC, `monotonic` seconds for what throttles.
 
-    Pure but for the clock; nothing of a credential is in any exception.
+    Every method that takes a credential takes the `address` that shows it, None when unknown: wrong ones are counted, and above
+    `hub.throttle` raise Throttled (hub.auth.throttle says who then still gets in). Nothing of a credential is in any exception.
 
     Raises:
         ConfigError: at construction, when a token has two roles or the JWT key cannot be one.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, config: Config, clock: Callable[[], int], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        server = config.api_server
         self._clock = clock
         self._tokens = TokenTable(config)
-        self._jwt = JwtKey(config.api_server.jwt_secret_key)
-        self._password = PasswordCheck(config.api_server.username, config.api_server.password)
-        self._username = config.api_server.username
+        self._tickets = TicketStore()
+        self._jwt = JwtKey(server.jwt_secret_key)
+        self._jwt_guessable = is_guessable(server.jwt_secret_key)
+        self._password = PasswordCheck(server.username, server.password)
+        self._password_guessable = is_guessable(server.password)
+        self._throttle = Throttle(config.hub.throttle.per_minute, config.hub.throttle.burst, monotonic)
+        self._username = server.username
         self._default_bot = config.default_bot
         self._query_token = config.hub.allow_query_token
-        origins = {*config.hub.allowed_origins, *config.api_server.CORS_origins}
+        origins = {*config.hub.allowed_origins, *server.CORS_origins}
         self._any_origin = "*" in origins
         self._origins = frozenset(origin.encode() for origin in origins)
 
@@ -57,45 +68,76 @@ class Authenticator:
     ) -> Principal:
         """The principal of a websocket's handshake.
 
-        On freqtrade's wire only `?token=` counts, as there. On v2 a credential is an `Authorization: Bearer`, a subprotocol
-        `bearer.` + unpadded base64url, or with `allow_query_token` a `?token=`. `client` is for what throttles by address.
+        A credential is a `?ticket=` or a token. On freqtrade's wire only `?token=` counts, as there. On v2 a token is an
+        `Authorization: Bearer`, a subprotocol `bearer.` + unpadded base64url, or with `allow_query_token` a `?token=`.
+        `client` is the address and port.
 
         Raises:
-            HandshakeRefused: 400 for more than one credential, 403 for a missing or wrong one and for a foreign Origin.
+            HandshakeRefused: 400 for more than one credential, 403 for a missing or wrong one and for a foreign Origin, 429 when
+                its address showed too many wrong ones.
         """
         headers = list(headers)
         self._check_origin(headers)
-        shown = _query_values(query_string, b"token")
+        tickets, tokens = _query_values(query_string, b"ticket"), _query_values(query_string, b"token")
         if v2:
-            shown = self._shown_on_v2(shown, headers, query_string, subprotocols)
-        if len(shown) > 1:
-            raise HandshakeRefused(400, f"expected one credential, got {len(shown)}")
-        principal = self.of_token(shown[0]) if shown else None
+            tokens = self._tokens_on_v2(tokens, headers, subprotocols, alone=not tickets)
+        shown = len(tickets) + len(tokens)
+        if shown > 1:
+            raise HandshakeRefused(400, f"expected one credential, got {shown}")
+        if not shown:
+            raise HandshakeRefused(403, "expected a token, got none")
+        address = client[0] if client else None
+        try:
+            principal = (
+                self._of_ticket(tickets[0], headers, address)
+                if tickets
+                else self.of_token(tokens[0], address)
+            )
+        except Throttled as throttled:
+            raise HandshakeRefused(429, str(throttled), retry_after=throttled.retry_after_s) from None
         if principal is None:
-            raise HandshakeRefused(403, "expected a valid token" if shown else "expected a token, got none")
+            raise HandshakeRefused(403, "expected a valid ticket" if tickets else "expected a valid token")
         return principal
 
-    def bearer(self, token: bytes) -> Principal | None:
-        """The user of an access JWT, or None. Static tokens are for websockets and publishing, as in freqtrade."""
-        claims = self._jwt.verify(token, "access", self._clock())
+    def renew(self, token: bytes, address: str | None = None) -> Principal | None:
+        """The principal of a ws_token or an access JWT that a live session shows, or None.
+
+        Raises:
+            Overloaded: its address showed too many wrong credentials.
+        """
+        try:
+            return self.of_token(token, address)
+        except Throttled as throttled:
+            raise Overloaded(str(throttled), retry_after_ms=1000 * throttled.retry_after_s) from None
+
+    def bearer(self, token: bytes, address: str | None = None) -> Principal | None:
+        """The user of an access JWT, or None. Static tokens are for websockets and publishing, as in freqtrade.
+
+        Raises:
+            Throttled: see the class.
+        """
+        claims = self._claims(token, "access", address)
         return None if claims is None else self._of_user(claims.user, claims.expires_ms)
 
-    def basic(self, encoded: bytes) -> Principal | None:
+    def basic(self, encoded: bytes, address: str | None = None) -> Principal | None:
         """The user of HTTP Basic (the base64 behind the scheme), or None.
 
         Raises:
-            MalformedBasic: it is not the base64 of `user:password`.
+            MalformedBasic: it is not the base64 of `user:password`. Throttled: see the class.
         """
-        return self._of_user(self._username, None) if self._password(encoded) else None
+        user = self._of_user(self._username, None) if self._password(encoded) else None
+        name = None if user is None else user.name
+        self._throttle.judge(self._throttle.passwords, address, name, guessable=self._password_guessable)
+        return user
 
-    def publisher(self, headers: Iterable[Header]) -> Principal | None:
+    def publisher(self, headers: Iterable[Header], address: str | None = None) -> Principal | None:
         """The principal of a publish over HTTP, by its `Authorization: Bearer`; None when there is no valid one.
 
         Raises:
-            Forbidden: the credential is valid, but has no right to publish.
+            Forbidden: the credential is valid, but has no right to publish. Throttled: see the class.
         """
         scheme, token = authorization(headers)
-        principal = self.of_token(token) if scheme == b"bearer" else None
+        principal = self.of_token(token, address) if scheme == b"bearer" else None
         if principal is not None and not principal.publishes:
             raise Forbidden("this credential may not publish; expected a token of hub.publishers")
         return principal
@@ -105,33 +147,70 @@ class Authenticator:
         user, now = principal.name.removeprefix("user:"), self._clock()
         return self._jwt.issue_access(user, now), self._jwt.issue_refresh(user, now)
 
-    def refresh(self, token: bytes) -> str | None:
-        """A new access JWT for a refresh JWT, or None."""
-        now = self._clock()
-        claims = self._jwt.verify(token, "refresh", now)
-        return None if claims is None else self._jwt.issue_access(claims.user, now)
+    def refresh(self, token: bytes, address: str | None = None) -> str | None:
+        """A new access JWT for a refresh JWT, or None. It can be used any number of times until it ends, at once too.
 
-    def _shown_on_v2(
-        self, query: list[bytes], headers: list[Header], query_string: bytes, subprotocols: Sequence[str]
+        Raises:
+            Throttled: see the class.
+        """
+        claims = self._claims(token, "refresh", address)
+        return None if claims is None else self._jwt.issue_access(claims.user, self._clock())
+
+    def ticket(self, principal: Principal, headers: Iterable[Header]) -> Ticket:
+        """A ticket for one websocket of a user that `basic` or `bearer` gave, from the Origin of this request if it has one.
+
+        Raises:
+            Overloaded: too many tickets wait to be used.
+        """
+        return self._tickets.issue(principal, _origin(headers), self._clock())
+
+    def of_token(self, token: bytes, address: str | None = None) -> Principal | None:
+        """The principal of a ws_token, a publisher's token or an access JWT, or None.
+
+        Raises:
+            Throttled: see the class.
+        """
+        found = self._tokens.find(token)
+        if found is None:
+            return self.bearer(token, address)
+        guessable = self._tokens.guessable(found.name)
+        self._throttle.judge(self._throttle.tokens, address, found.name, guessable=guessable)
+        return found
+
+    def statistics(self) -> dict[str, int]:
+        """Tickets that wait to be used, and the figures of the throttle."""
+        return {"tickets": len(self._tickets), "tickets_limit": TICKETS, **self._throttle.statistics()}
+
+    def _tokens_on_v2(
+        self, query: list[bytes], headers: list[Header], subprotocols: Sequence[str], *, alone: bool
     ) -> list[bytes]:
         bearers = [value for scheme, value in _authorizations(headers) if scheme == b"bearer"]
         offered = [_decoded(p) for p in subprotocols if p.startswith(_BEARER_SUBPROTOCOL)]
-        tickets = _query_values(query_string, b"ticket")
-        shown = [*bearers, *offered, *query, *tickets]
-        if len(shown) == 1 and query and not self._query_token:
+        shown = [*bearers, *offered, *query]
+        if alone and len(shown) == 1 and query and not self._query_token:
             raise HandshakeRefused(
                 403, "expected Authorization: Bearer; a token in the query is off (allow_query_token)"
             )
-        if len(shown) == 1 and tickets:
-            raise HandshakeRefused(403, "expected Authorization: Bearer; this hub gives out no tickets")
         return shown
 
-    def of_token(self, token: bytes) -> Principal | None:
-        """The principal of a ws_token or an access JWT, or None."""
-        return self._tokens.find(token) or self.bearer(token)
+    def _of_ticket(self, ticket: bytes, headers: list[Header], address: str | None) -> Principal | None:
+        principal = self._tickets.redeem(ticket, _origin(headers), self._clock())
+        name = None if principal is None else principal.name
+        self._throttle.judge(self._throttle.tokens, address, name, guessable=False)
+        return principal
+
+    def _claims(self, token: bytes, kind: str, address: str | None) -> Claims | None:
+        claims = self._jwt.verify(token, kind, self._clock())
+        # One of ours that is of no use now is no guess; it counts as right here.
+        user = self._jwt.signed_for(token) if claims is None else claims.user
+        name = None if user is None else f"user:{user}"
+        self._throttle.judge(self._throttle.tokens, address, name, guessable=self._jwt_guessable)
+        return claims
 
     def _of_user(self, user: str, expires_ms: int | None) -> Principal:
-        return Principal(name=f"user:{user}", legacy_bot=self._default_bot, expires_ms=expires_ms)
+        return Principal(
+            name=f"user:{user}", controls=EVERY_BOT, legacy_bot=self._default_bot, expires_ms=expires_ms
+        )
 
     def _check_origin(self, headers: list[Header]) -> None:
         # A browser sends a page's cookies and lets it connect anywhere; the server has to look (RFC 6455 section 10.2).
@@ -158,6 +237,12 @@ def _authorizations(headers: Iterable[Header]) -> list[tuple[bytes, bytes]]:
 
 def _values(headers: Iterable[Header], name: bytes) -> list[bytes]:
     return [value for key, value in headers if key.lower() == name]
+
+
+def _origin(headers: Iterable[Header]) -> bytes | None:
+    # Several are none that a browser sends: joined, they equal no single one.
+    origins = _values(headers, b"origin")
+    return b", ".join(origins).lower() if origins else None
 
 
 def _query_values(query_string: bytes, name: bytes) -> list[bytes]:

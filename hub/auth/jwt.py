@@ -1,7 +1,8 @@
 """JSON web tokens as freqtrade makes them: HS256, one user, access and refresh.
 
 Claims: `{"identity": {"u": USER}, "exp", "iat", "type": "access" | "refresh"}`; access 15 minutes, refresh 30 days (observed on
-freqtrade 2026.9). Unlike there, a token without `exp` is refused: it would never end.
+freqtrade 2026.9). Unlike there, a token without `exp` is refused: it would never end. One that was issued in the future is
+refused as there, but for a minute that the clock may have been set back.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ __all__ = ["ACCESS_S", "REFRESH_S", "Claims", "JwtKey"]
 ACCESS_S = 15 * 60
 REFRESH_S = 30 * 24 * 3600
 _ALGORITHM = "HS256"
+_LONGEST = 4096
+_CLOCK_SET_BACK_S = 60
 
 
 class Claims(NamedTuple):
@@ -67,18 +70,30 @@ class JwtKey:
 
     def verify(self, token: bytes, kind: str, now_ms: int) -> Claims | None:
         """The claims of a `kind` ("access" or "refresh") token that is ours and has not ended; else None, for any input."""
-        try:
-            payload = self._jws.decode(token, self._key, algorithms=[_ALGORITHM])
-            claims = json.loads(payload)
-        except (PyJWTError, ValueError, RecursionError):
-            return None
-        if not isinstance(claims, dict) or claims.get("type") != kind:
+        claims = self._signed(token)
+        if claims is None or claims.get("type") != kind:
             return None
         user, ends = _user(claims), _seconds(claims.get("exp"))
-        starts = _seconds(claims.get("nbf", 0))
-        if user is None or ends is None or starts is None or not starts * 1000 <= now_ms < ends * 1000:
+        starts, issued = _seconds(claims.get("nbf", 0)), _seconds(claims.get("iat", 0))
+        if user is None or ends is None or starts is None or issued is None:
             return None
-        return Claims(user, int(ends * 1000))
+        starts = max(starts, issued - _CLOCK_SET_BACK_S)
+        return Claims(user, int(ends * 1000)) if starts * 1000 <= now_ms < ends * 1000 else None
+
+    def signed_for(self, token: bytes) -> str | None:
+        """The user of a token that our key signed, whether or not it is good for anything now; else None, for any input."""
+        claims = self._signed(token)
+        return None if claims is None else _user(claims)
+
+    def _signed(self, token: bytes) -> dict[str, Any] | None:
+        # Ours have about 200 bytes; a longer one is not worth a hash.
+        if len(token) > _LONGEST:
+            return None
+        try:
+            claims = json.loads(self._jws.decode(token, self._key, algorithms=[_ALGORITHM]))
+        except (PyJWTError, ValueError, RecursionError):
+            return None
+        return claims if isinstance(claims, dict) else None
 
     def _issue(self, user: str, kind: str, now_ms: int, lifetime_s: int) -> str:
         now = now_ms // 1000

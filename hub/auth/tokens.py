@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 
-from hub.config import BotToken, Config, PublisherEntry
+from hub.config import BotToken, Config, PublisherEntry, Secret, is_guessable
 from hub.protocol.errors import ConfigError
 from hub.protocol.principal import EVERY_BOT, Principal
 
@@ -24,13 +24,14 @@ class TokenTable:
 
     def __init__(self, config: Config) -> None:
         self._rows: list[tuple[bytes, Principal]] = []
+        self._guessable: set[str] = set()
         for i, plain in enumerate(config.api_server.ws_token):
             if plain not in config.api_server.ws_token[:i]:
-                self._add(plain.bytes(), Principal(name=f"ws_token[{i}]", legacy_bot=config.default_bot))
+                self._add(plain, Principal(name=f"ws_token[{i}]", legacy_bot=config.default_bot))
         for mapped in config.hub.tokens:
-            self._add(mapped.token.bytes(), _of_bot(mapped))
+            self._add(mapped.token, _of_bot(mapped))
         for publisher in config.hub.publishers:
-            self._add(publisher.token.bytes(), _of_publisher(publisher, config.default_bot))
+            self._add(publisher.token, _of_publisher(publisher, config.default_bot))
 
     def find(self, token: bytes) -> Principal | None:
         """The principal of `token`, or None.
@@ -43,7 +44,12 @@ class TokenTable:
                 found = principal
         return found if token else None
 
-    def _add(self, token: bytes, principal: Principal) -> None:
+    def guessable(self, name: str) -> bool:
+        """Whether a token of the principal of this name is short or publicly known."""
+        return name in self._guessable
+
+    def _add(self, secret: Secret, principal: Principal) -> None:
+        token = secret.bytes()
         if not token:
             return
         for known, other in self._rows:
@@ -52,6 +58,8 @@ class TokenTable:
                     "hub", f"expected a token of its own for {principal.name}, got that of {other.name}"
                 )
         self._rows.append((token, principal))
+        if is_guessable(secret):
+            self._guessable.add(principal.name)
 
 
 def _of_bot(entry: BotToken) -> Principal:

@@ -20,8 +20,8 @@ from hub.config.description import describe
 from hub.config.entries import BotToken, PublisherEntry, Upstream
 from hub.config.loading import load
 from hub.config.secret import Secret
-from hub.config.sections import ApiServer, Config, HubSection, Limits, Memory, Slow
-from hub.config.strength import is_loopback
+from hub.config.sections import ApiServer, Config, HubSection, Limits, Memory, Slow, Throttle
+from hub.config.strength import is_guessable, is_loopback
 
 __all__ = [
     "ApiServer",
@@ -33,8 +33,10 @@ __all__ = [
     "PublisherEntry",
     "Secret",
     "Slow",
+    "Throttle",
     "Upstream",
     "describe",
+    "is_guessable",
     "is_loopback",
     "load",
 ]

@@ -33,6 +33,7 @@ __all__ = [
     "OPTIONAL_PATH",
     "ORIGINS",
     "PORT",
+    "PROXIES",
     "SECONDS",
     "USERNAME",
     "VERBOSITY",
@@ -195,6 +196,20 @@ def _accept_origins(name: str, value: Any, warn: Warn) -> tuple[str, ...]:
     return tuple(_origin(f"{name}[{i}]", origin, warn) for i, origin in enumerate(value))
 
 
+def _accept_proxies(name: str, value: Any, _warn: Warn) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise expected(name, "a list of IP addresses and networks", value)
+    return tuple(_network(f"{name}[{i}]", proxy) for i, proxy in enumerate(value))
+
+
+def _network(name: str, value: Any) -> str:
+    text = _text(name, value, "an IP address or a network such as 10.0.0.0/8")
+    try:
+        return str(ipaddress.ip_network(text)) if "/" in text else str(ipaddress.ip_address(text))
+    except ValueError:
+        raise expected(name, "an IP address or a network such as 10.0.0.0/8", value) from None
+
+
 def _origin(name: str, value: Any, warn: Warn) -> str:
     if value in ("*", "null"):
         return str(value)
@@ -252,6 +267,7 @@ VERBOSITY = _choice("error", "info")
 HOST = Kind(_accept_host, read_text)
 ADDRESS = Kind(_accept_address, read_text)
 OPTIONAL_PATH = _optional(Kind(_accept_path, read_text))
+PROXIES = Kind(_accept_proxies, _read_list)
 ORIGINS = Kind(_accept_origins, _read_list)
 NAME = Kind(_accept_name, read_text)
 OPTIONAL_NAME = _optional(NAME)

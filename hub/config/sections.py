@@ -19,6 +19,7 @@ from hub.config.kinds import (
     OPTIONAL_NAME,
     OPTIONAL_PATH,
     ORIGINS,
+    PROXIES,
     SECONDS,
     USERNAME,
     VERBOSITY,
@@ -35,6 +36,7 @@ __all__ = [
     "Limits",
     "Memory",
     "Slow",
+    "Throttle",
     "client_tokens",
 ]
 
@@ -83,6 +85,13 @@ class Slow(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: Annotated[float, SECONDS] = 30.0
 
 
+class Throttle(msgspec.Struct, frozen=True, kw_only=True):
+    """Wrong credentials that one address may show: `burst` at once, `per_minute` more a minute; then 429."""
+
+    per_minute: Annotated[int, COUNT] = 20
+    burst: Annotated[int, COUNT] = 20
+
+
 class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     """The hub's own section. `default_bot` as configured; `Config.default_bot` is what it comes to."""
 
@@ -92,6 +101,8 @@ class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: Annotated[tuple[Upstream, ...], UPSTREAMS] = ()
     allowed_origins: Annotated[tuple[str, ...], ORIGINS] = ()
     allow_query_token: Annotated[bool, FLAG] = False
+    trusted_proxies: Annotated[tuple[str, ...], PROXIES] = ()
+    throttle: Throttle = Throttle()
     limits: Limits = Limits()
     memory: Memory = Memory()
     slow: Slow = Slow()

@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Iterator
 
 from hub.config.kinds import Warn
-from hub.config.secret import MIN_SECRET_BYTES
+from hub.config.secret import MIN_SECRET_BYTES, Secret
 from hub.config.sections import Config, client_tokens
 from hub.protocol.errors import ConfigError
 
-__all__ = ["check_strength", "is_loopback"]
+__all__ = ["check_strength", "is_guessable", "is_loopback"]
 
 MIN_PASSWORD_CHARACTERS = 12
 
@@ -49,19 +49,26 @@ def is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
+def is_guessable(secret: Secret) -> bool:
+    """Whether a machine could try its way to `secret`: it is shorter than 32 bytes, or publicly known."""
+    return len(secret) < MIN_SECRET_BYTES or secret.reveal().casefold() in KNOWN_DEFAULTS
+
+
 def check_strength(config: Config, warn: Warn) -> None:
     """Warns of weak credentials on a loopback address.
 
     Raises:
-        ConfigError: names the first weak one, on any other address.
+        ConfigError: names the first weak one, on any other address, or when a proxy lets other machines in.
     """
     weak = list(_weak(config))
     if not weak:
         return
     address = config.api_server.listen_ip_address
+    key, expected = weak[0]
     if not is_loopback(address):
-        key, expected = weak[0]
         raise ConfigError(key, f"expected {expected}, since {address} is open to other machines")
+    if config.hub.trusted_proxies:
+        raise ConfigError(key, f"expected {expected}, since hub.trusted_proxies lets other machines in")
     keys = ", ".join(key for key, _ in weak)
     warn(f"{keys}: too short or publicly known; good enough for {address}, refused on any other address")
 
@@ -74,7 +81,7 @@ def _weak(config: Config) -> Iterator[tuple[str, str]]:
         *client_tokens(config),
     ]:
         # An empty ws_token is none: it lets nobody in.
-        if len(token) and (len(token) < MIN_SECRET_BYTES or token.reveal().casefold() in KNOWN_DEFAULTS):
+        if len(token) and is_guessable(token):
             yield key, strong
     password = config.api_server.password.reveal()
     if len(password) < MIN_PASSWORD_CHARACTERS or password.casefold() in KNOWN_DEFAULTS:

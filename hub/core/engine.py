@@ -758,15 +758,22 @@ class Core:
     def reauthenticate(self, session: Session, principal: Principal) -> None:
         """Replace the credential of a live session by another of the same principal.
 
+        Rights that are gone end the session with 4403. New ones hold at once: what is subscribed as `*` grows by them.
+
         Raises:
-            Forbidden: it is another principal's.
+            Forbidden: it is another principal's; nothing changed.
         """
-        if principal.name != session.principal.name:
-            raise Forbidden(f"expected a credential of {session.principal.name}")
-        if principal.reads != session.principal.reads or principal.publishes != session.principal.publishes:
-            session.close(CloseCode.RIGHTS_CHANGED, "the rights of this credential are others")
+        old = session.principal
+        if principal.name != old.name:
+            raise Forbidden(f"expected a credential of {old.name}")
         session.principal = principal
         session.expiring_told = False
+        if not principal.covers(old):
+            session.close(CloseCode.RIGHTS_CHANGED, "this credential lacks a right that the session has")
+        elif principal.reads != old.reads and session.group is not None:
+            self.subscribe(
+                session, Subscription(session.group.subscription.items, principal.reads), snapshots=True
+            )
 
     def _judge_lag(self, session: Session, cursor: Cursor, now: float) -> None:
         if cursor.ledger >= self.tail.next:

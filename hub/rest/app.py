@@ -8,6 +8,7 @@ both. Shapes, error bodies and the order of checks are those of freqtrade 2026.9
 | no Authorization, another scheme, wrong Basic | 401 `{"detail":"Unauthorized"}` |
 | Basic that is not the base64 of `user:password` | 401 `{"detail":"Not authenticated"}`, `WWW-Authenticate: Basic` |
 | a Bearer that is no valid access JWT | 401 `{"detail":"Could not validate credentials"}`, `WWW-Authenticate: Bearer` |
+| too many wrong credentials from this address | 429 `{"detail":"Too many …"}`, `Retry-After` (not freqtrade's: it has no limit) |
 | login without Basic; with a wrong one | 401 `Not authenticated` as above; 401 `{"detail":"Incorrect username or password"}` |
 | a bot cannot answer | 502 `{"error":"Error querying PATH: TEXT"}` |
 | no such route, method | 404 `{"detail":"Not Found"}`, 405 `{"detail":"Method Not Allowed"}` |
@@ -27,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 
 from hub.auth.authenticator import Authenticator, authorization
 from hub.auth.passwords import MalformedBasic
+from hub.auth.throttle import Throttled
 from hub.bots.registry import BotRegistry, HubBot
 from hub.protocol.answers import Health, ShowConfig
 from hub.protocol.botapi import BotAPI, BotError, UnknownBot
@@ -91,6 +93,14 @@ def _answer_errors(app: FastAPI) -> None:
     async def request_error(_request: Request, error: RequestError) -> Response:
         return refusal(error)
 
+    @app.exception_handler(Throttled)
+    async def throttled(_request: Request, error: Throttled) -> Response:
+        return JSONResponse(
+            {"detail": "Too many wrong credentials. Try again later."},
+            429,
+            {"Retry-After": str(error.retry_after_s)},
+        )
+
     @app.exception_handler(UnknownBot)
     async def unknown_bot(_request: Request, _error: UnknownBot) -> Response:
         return JSONResponse({"detail": "Not Found"}, 404)
@@ -111,19 +121,23 @@ class _User:
         scheme, value = authorization(request.headers.raw)
         principal = None
         if scheme == b"bearer" and value:
-            principal = self._authenticator.bearer(value)
+            principal = self._authenticator.bearer(value, _address(request))
             if principal is None:
                 raise _unauthorized("Could not validate credentials", "Bearer")
         elif scheme == b"basic":
-            principal = _basic(self._authenticator, value)
+            principal = _basic(self._authenticator, value, request)
         if principal is None:
             raise _unauthorized("Unauthorized")
         return principal
 
 
-def _basic(authenticator: Authenticator, value: bytes) -> Principal | None:
+def _address(request: Request) -> str | None:
+    return None if request.client is None else request.client.host
+
+
+def _basic(authenticator: Authenticator, value: bytes, request: Request) -> Principal | None:
     try:
-        return authenticator.basic(value)
+        return authenticator.basic(value, _address(request))
     except MalformedBasic:
         raise _unauthorized("Not authenticated", "Basic") from None
 
@@ -217,7 +231,7 @@ def _add_tokens(app: FastAPI, authenticator: Authenticator) -> None:
         scheme, value = authorization(request.headers.raw)
         if scheme != b"basic":
             raise _unauthorized("Not authenticated", "Basic")
-        principal = _basic(authenticator, value)
+        principal = _basic(authenticator, value, request)
         if principal is None:
             raise _unauthorized("Incorrect username or password")
         access, refresh = authenticator.issue(principal)
@@ -232,10 +246,25 @@ def _add_tokens(app: FastAPI, authenticator: Authenticator) -> None:
     )
     async def refresh(request: Request) -> Response:
         scheme, value = authorization(request.headers.raw)
-        access = authenticator.refresh(value) if scheme == b"bearer" else None
+        access = authenticator.refresh(value, _address(request)) if scheme == b"bearer" else None
         if access is None:
             raise _unauthorized("Could not validate credentials", "Bearer")
         return _json({"access_token": access})
+
+    user = Depends(_User(authenticator))
+
+    @app.post(
+        "/ws_ticket",
+        tags=["Auth"],
+        responses=_documented(ticket="string", expires_ms="integer"),
+        openapi_extra=_USER_SECURITY,
+        response_model=None,
+    )
+    async def ws_ticket(request: Request, principal: Principal = user) -> Response:
+        ticket = authenticator.ticket(principal, request.headers.raw)
+        answer = JSONResponse({"ticket": ticket.text, "expires_ms": ticket.expires_ms})
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
 
 def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishIntake) -> None:
@@ -249,7 +278,7 @@ def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishInta
         response_model=None,
     )
     async def publish(request: Request) -> Response:
-        principal = authenticator.publisher(request.headers.raw)
+        principal = authenticator.publisher(request.headers.raw, _address(request))
         if principal is None:
             raise _unauthorized("Could not validate credentials", "Bearer")
         return await intake.answer(principal, request)

@@ -261,6 +261,7 @@ class FakeNode:
         self.received: list[dict[str, Any]] = []
         self.outlets: list[Any] = []
         self.clients: list[str] = []
+        self.addresses: list[str | None] = []
         self.listener = RecordingListener()
         self.on_receive: Callable[[Any, dict[str, Any]], None] = self.echo
         self.gate: asyncio.Event | None = None
@@ -271,9 +272,12 @@ class FakeNode:
         if self.refusal is not None:
             raise self.refusal
 
-    def connect(self, principal: Principal, wire: Wire, outlet: Any, *, client: str) -> Any:
+    def connect(
+        self, principal: Principal, wire: Wire, outlet: Any, *, client: str, address: str | None = None
+    ) -> Any:
         self.calls.append("connect")
         self.clients.append(client)
+        self.addresses.append(address)
         self.outlets.append(outlet)
         outlet.set_listener(self.listener)
         if wire is not Wire.FREQTRADE:

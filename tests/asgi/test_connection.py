@@ -68,7 +68,7 @@ async def test_v2_is_welcomed_and_answered() -> None:
     assert peer.taken() == frame(b'{"type":"hub.reply","id":7,"ok":true}', text=True)
     await peer.lose()
     assert edge.node.calls == ["admit", "connect", "disconnect"]
-    assert edge.node.clients == ["127.0.0.1:50000"]
+    assert (edge.node.clients, edge.node.addresses) == (["127.0.0.1:50000"], ["127.0.0.1"])
 
 
 @pytest.mark.anyio

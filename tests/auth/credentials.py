@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -44,9 +45,9 @@ def config(*, default_bot: str = "main", server: dict[str, Any] | None = None, *
     )
 
 
-def authenticator(**keys: Any) -> Authenticator:
-    """An authenticator whose clock stands at NOW_MS."""
-    return Authenticator(config(**keys), lambda: NOW_MS)
+def authenticator(*, monotonic: Callable[[], float] = lambda: 0.0, **keys: Any) -> Authenticator:
+    """An authenticator whose clocks stand, at NOW_MS and 0 s."""
+    return Authenticator(config(**keys), lambda: NOW_MS, monotonic)
 
 
 def basic(user: str = USER, password: str = PASSWORD, charset: str = "utf-8") -> str:

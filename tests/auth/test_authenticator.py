@@ -80,6 +80,7 @@ def test_an_access_jwt_in_the_query() -> None:
     assert principal == Principal(
         name="user:Freqtrader",
         reads=EVERY_BOT,
+        controls=EVERY_BOT,
         legacy_bot="main",
         expires_ms=(NOW_MS // 1000 + 900) * 1000,
     )
@@ -125,8 +126,9 @@ def test_on_freqtrades_wire_only_the_query_counts() -> None:
     assert shake(f"token={READER}", headers=bearer("something-else")).name == "ws_token[0]"
 
 
-def test_two_tokens_in_the_query_are_400() -> None:
+def test_two_credentials_in_the_query_are_400() -> None:
     assert refused(f"token={READER}&token={ALPHA}")[0] == 400
+    assert refused(f"token={READER}&ticket=x")[0] == 400
 
 
 # --- our wires
@@ -173,10 +175,29 @@ def test_v2_takes_no_token_in_the_query_unless_told_to() -> None:
     assert shake(f"token={READER}", v2=True, by=by).name == "ws_token[0]"
 
 
-def test_v2_has_no_tickets_yet() -> None:
-    status, text = refused("ticket=abc", v2=True)
-    assert status == 403
-    assert "tickets" in text
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_ticket_opens_one_websocket_on_any_wire(v2: bool) -> None:
+    by = authenticator()
+    user = by.bearer(access(by).encode())
+    assert user is not None
+    ticket = by.ticket(user, [HOST]).text
+    assert shake(f"ticket={ticket}", v2=v2, by=by) == user
+    status, text = refused(f"ticket={ticket}", v2=v2, by=by)
+    assert (status, text) == (403, "expected a valid ticket")
+
+
+def test_a_ticket_is_bound_to_the_page_that_asked() -> None:
+    by = authenticator(allowed_origins=("https://a.example", "https://b.example"))
+    user = by.basic(basic().split()[1].encode())
+    assert user is not None
+    page, other = (b"Origin", b"https://A.example"), (b"origin", b"https://b.example")
+    for headers in ([HOST], [HOST, other]):
+        ticket = by.ticket(user, [HOST, page]).text
+        assert refused(f"ticket={ticket}", headers=headers, by=by)[0] == 403
+    ticket = by.ticket(user, [HOST, page]).text
+    assert shake(f"ticket={ticket}", headers=[HOST, (b"origin", b"https://a.example")], by=by) == user
+    ticket = by.ticket(user, [HOST]).text
+    assert shake(f"ticket={ticket}", headers=[HOST, other], by=by) == user
 
 
 @pytest.mark.parametrize(
@@ -184,6 +205,8 @@ def test_v2_has_no_tickets_yet() -> None:
     [
         (f"token={READER}", bearer(READER), []),
         (f"ticket=x&token={READER}", [HOST], []),
+        ("ticket=x", bearer(READER), []),
+        ("ticket=x&ticket=y", [HOST], []),
         ("", bearer(READER), [subprotocol(READER)]),
         ("", [HOST], [subprotocol(READER), subprotocol(READER)]),
         ("", [*bearer(READER), (b"authorization", b"Bearer x")], []),
@@ -261,7 +284,9 @@ def test_two_origins_or_hosts_are_refused() -> None:
 
 def test_basic() -> None:
     principal = authenticator().basic(basic().split()[1].encode())
-    assert principal == Principal(name="user:Freqtrader", reads=EVERY_BOT, legacy_bot="main", expires_ms=None)
+    assert principal == Principal(
+        name="user:Freqtrader", reads=EVERY_BOT, controls=EVERY_BOT, legacy_bot="main", expires_ms=None
+    )
     assert authenticator().basic(basic("Freqtrader", "wrong").split()[1].encode()) is None
     with pytest.raises(MalformedBasic):
         authenticator().basic(b"!!!")
@@ -294,6 +319,12 @@ def test_a_token_ends_with_the_clock() -> None:
     token = access(by).encode()
     now += 15 * 60 * 1000
     assert by.bearer(token) is None
+
+
+def test_only_users_control_bots() -> None:
+    by = authenticator()
+    assert shake(f"token={access(by)}", by=by).may_control("any")
+    assert not any(shake(f"token={token}").controls for token in (READER, ALPHA, PUBLISHER, ANY_PUBLISHER))
 
 
 def test_publishers() -> None:
@@ -356,7 +387,7 @@ def test_a_handshake_ends_in_a_principal_or_a_refusal(
         outcome: str | int = AUTHENTICATOR.websocket(headers, query, offered, v2=v2).name
     except HandshakeRefused as error:
         outcome = error.status
-    assert outcome in ((400, 403, "ws_token[0]") if v2 else (400, 403))
+    assert outcome in ((400, 403, 429, "ws_token[0]") if v2 else (400, 403, 429))
 
 
 AUTHENTICATOR = authenticator()

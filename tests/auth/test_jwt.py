@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from typing import Any
 
@@ -75,6 +76,9 @@ def test_a_token_of_freqtrade_with_the_same_key_is_good() -> None:
         {"identity": {"u": 5}},
         {"nbf": NOW + 30},
         {"nbf": "soon"},
+        {"iat": NOW + 120},
+        {"iat": "today"},
+        {"iat": float("nan")},
     ],
 )
 def test_wrong_claims(changed: dict[str, Any]) -> None:
@@ -84,11 +88,59 @@ def test_wrong_claims(changed: dict[str, Any]) -> None:
     assert KEY.verify(token, "access", NOW_MS) is None
 
 
-def test_another_key_or_algorithm_is_nobody() -> None:
+def test_a_clock_that_was_set_back_a_little_ends_no_token() -> None:
+    assert KEY.verify(signed(CLAIMS | {"iat": NOW + 60}), "access", NOW_MS) is not None
+    without = {key: value for key, value in CLAIMS.items() if key != "iat"}
+    assert KEY.verify(signed(without), "access", NOW_MS) is not None
+
+
+def test_another_key_is_nobody() -> None:
     assert KEY.verify(signed(CLAIMS, key="x" * 64), "access", NOW_MS) is None
-    assert KEY.verify(signed(CLAIMS, key=JWT_KEY * 2, algorithm="HS512"), "access", NOW_MS) is None
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_another_algorithm_with_the_right_key_is_nobody(algorithm: str) -> None:
     long = JwtKey(Secret(JWT_KEY * 2))
-    assert long.verify(signed(CLAIMS, key=JWT_KEY * 2, algorithm="HS512"), "access", NOW_MS) is None
+    assert long.verify(signed(CLAIMS, key=JWT_KEY * 2), "access", NOW_MS) is not None
+    assert long.verify(signed(CLAIMS, key=JWT_KEY * 2, algorithm=algorithm), "access", NOW_MS) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"crit": ["exp"]},
+        {"crit": ["x"], "x": 1},
+        {"crit": []},
+        {"crit": "b64"},
+        {"b64": False, "crit": ["b64"]},
+        {"alg": "hs256"},
+        {"alg": ["HS256"]},
+        {"kid": 5},
+    ],
+)
+def test_a_header_that_asks_for_more_than_we_do_is_nobody(header: dict[str, Any]) -> None:
+    head = f"{segment({'alg': 'HS256', 'typ': 'JWT'} | header)}.{segment(CLAIMS)}"
+    mac = hmac.digest(JWT_KEY.encode(), head.encode(), "sha256")
+    token = f"{head}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}".encode()
+    assert KEY.verify(token, "access", NOW_MS) is None
+
+
+def test_a_jwt_in_a_jwt_is_nobody() -> None:
+    outer = pyjwt.PyJWS().encode(signed(CLAIMS), JWT_KEY, algorithm="HS256", headers={"cty": "JWT"})
+    assert KEY.verify(outer.encode(), "access", NOW_MS) is None
+
+
+def test_a_long_token_is_nobody_though_it_is_signed() -> None:
+    token = signed(CLAIMS | {"pad": "x" * 100_000})
+    assert KEY.verify(token, "access", NOW_MS) is None
+    assert KEY.signed_for(token) is None
+
+
+def test_whose_a_token_of_ours_is_whatever_it_is_good_for() -> None:
+    assert KEY.signed_for(signed(CLAIMS | {"exp": NOW - 5})) == "Freqtrader"
+    assert KEY.signed_for(KEY.issue_refresh("u", NOW_MS).encode()) == "u"
+    assert KEY.signed_for(signed(CLAIMS, key="x" * 64)) is None
+    assert KEY.signed_for(b"a.b.c") is None
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", None])

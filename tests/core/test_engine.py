@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from hub.core import engine, entry, state
 from hub.core.ledger import Appended, Page, Read
@@ -13,8 +14,9 @@ from hub.core.session import Session
 from hub.core.state import StateKey
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
-from hub.protocol.errors import BadFrame, NotDurable, Overloaded, TooLarge
+from hub.protocol.errors import BadFrame, Forbidden, NotDurable, Overloaded, TooLarge
 from hub.protocol.messages import FrameKey
+from hub.protocol.principal import EVERY_BOT, Principal
 from tests.core.doubles import KEY, Rig, rows, split_of
 
 FILLS = {"topics": ["entry_fill", "exit_fill"]}
@@ -684,6 +686,83 @@ def test_an_expired_credential_ends_the_session() -> None:
     assert rig.core.tick(2.0, 5000, 20.0) == [session]
     assert session.closing is not None
     assert session.closing[0] == 4401
+
+
+def test_freqtrades_wire_ends_with_its_credential_too_and_hears_no_warning() -> None:
+    rig = Rig()
+    session = rig.session(Wire.FREQTRADE, expires_ms=100_000)
+    assert rig.core.tick(1.0, 99_999, 1000.0) == []
+    rig.core.tick(2.0, 100_000, 1000.0)
+    assert session.closing == (4401, "the credential expired")
+
+
+def test_a_v2_session_is_told_a_minute_before_its_credential_ends_and_can_extend_it() -> None:
+    rig = Rig()
+    session = rig.session(expires_ms=100_000)
+    expiring = [{"type": "hub.token_expiring", "data": {"expires_ms": 100_000}}]
+    rig.core.tick(1.0, 39_999, 1000.0)
+    assert rig.served(session) == []
+    for second in range(5):
+        rig.core.tick(2.0 + second, 40_000 + second, 1000.0)
+    assert rig.served(session) == expiring
+    rig.core.reauthenticate(session, structs.replace(session.principal, expires_ms=1_000_000))
+    rig.core.tick(9.0, 100_000, 1000.0)
+    assert (session.closing, rig.served(session)) == (None, [])
+    rig.core.tick(10.0, 940_000, 1000.0)
+    assert kinds(rig.served(session)) == ["hub.token_expiring"]
+    rig.core.tick(11.0, 1_000_000, 1000.0)
+    assert session.closing is not None
+
+
+def test_another_principals_credential_changes_nothing() -> None:
+    rig = Rig()
+    session = rig.session(expires_ms=100_000)
+    before = session.principal
+    with pytest.raises(Forbidden, match="expected a credential of p"):
+        rig.core.reauthenticate(session, Principal(name="q"))
+    assert (session.principal, session.closing) == (before, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "closed"),
+    [
+        ({}, {"reads": frozenset({"a"})}, True),
+        ({"publishes": frozenset({"a", "b"})}, {"publishes": frozenset({"a"})}, True),
+        ({"controls": EVERY_BOT}, {}, True),
+        ({"reads": frozenset({"a"})}, {"reads": frozenset({"b"})}, True),
+        ({"reads": frozenset({"a"})}, {"reads": frozenset({"a", "b"})}, False),
+        ({"publishes": frozenset({"a"})}, {"publishes": EVERY_BOT, "controls": EVERY_BOT}, False),
+        ({}, {"expires_ms": 5}, False),
+    ],
+)
+def test_a_session_ends_when_its_rights_shrink(
+    old: dict[str, Any], new: dict[str, Any], closed: bool
+) -> None:
+    rig = Rig()
+    session = rig.session(**old)
+    rig.core.reauthenticate(session, Principal(name="p", **new))
+    assert (session.closing is not None) == closed
+    if session.closing is not None:
+        assert session.closing[0] == 4403
+
+
+def test_rights_that_grow_hold_for_what_is_subscribed_already() -> None:
+    rig = Rig()
+    session = rig.session(reads=frozenset({"a"}))
+    rig.core.publish_value("b", "whitelist", None, ["ETH/USDT"], 1)
+    rig.subscribe(session, {"topics": ["entry_fill", "whitelist"]})
+    rig.fill("b")
+    assert kinds(rig.served(session)) == ["hub.reply"]
+    rig.core.reauthenticate(session, Principal(name="p"))
+    rig.fill("a")
+    rig.fill("b")
+    got = rig.served(session)
+    assert [(m["type"], m["bot"]) for m in got] == [
+        ("entry_fill", "a"),
+        ("entry_fill", "b"),
+        ("whitelist", "b"),
+    ]
+    rig.core.check_invariants()
 
 
 def test_candle_complete_is_behind_the_rows_and_tells_who_is_missing() -> None:

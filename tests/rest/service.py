@@ -56,15 +56,17 @@ class Service:
     ) -> None:
         self.node = node or Node()
         self.now_ms = NOW_MS
-        self.authenticator = Authenticator(config(), lambda: self.now_ms)
+        self.now_s = 0.0
+        self.authenticator = Authenticator(config(), lambda: self.now_ms, lambda: self.now_s)
         registry = BotRegistry(self.node, default_bot="main", version="tradewire-1.0")
         self.rest = build_rest(self.authenticator, registry, self.node.publish, RestSettings(**settings))
         mounts = [Mount("/api/v1", self.rest), Mount("/bots/{bot}/api/v1", self.rest)]
         self.app = Starlette(routes=[*routes, *mounts])
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, address: str = "127.0.0.1") -> httpx.AsyncClient:
         """A client of the application; no socket is opened."""
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=BASE)
+        transport = httpx.ASGITransport(self.app, client=(address, 123))
+        return httpx.AsyncClient(transport=transport, base_url=BASE)
 
     async def request(self, method: str, path: str, **keys: Any) -> httpx.Response:
         """One request by a client of its own."""

@@ -80,6 +80,7 @@ async def test_the_openapi_document_has_full_paths(documented: Service) -> None:
         "/api/v1/token/refresh",
         "/api/v1/version",
         "/api/v1/whitelist",
+        "/api/v1/ws_ticket",
     ]
     assert set(document["paths"]["/api/v1/ping"]) == {"get", "head"}
 
