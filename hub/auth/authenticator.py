@@ -13,7 +13,7 @@ from hub.auth.passwords import PasswordCheck
 from hub.auth.tokens import TokenTable
 from hub.config import Config
 from hub.protocol.errors import Forbidden, HandshakeRefused
-from hub.protocol.principal import Principal
+from hub.protocol.principal import EVERY_BOT, Principal
 
 __all__ = ["Authenticator", "Header", "authorization"]
 
@@ -131,7 +131,9 @@ class Authenticator:
         return self._tokens.find(token) or self.bearer(token)
 
     def _of_user(self, user: str, expires_ms: int | None) -> Principal:
-        return Principal(name=f"user:{user}", legacy_bot=self._default_bot, expires_ms=expires_ms)
+        return Principal(
+            name=f"user:{user}", controls=EVERY_BOT, legacy_bot=self._default_bot, expires_ms=expires_ms
+        )
 
     def _check_origin(self, headers: list[Header]) -> None:
         # A browser sends a page's cookies and lets it connect anywhere; the server has to look (RFC 6455 section 10.2).

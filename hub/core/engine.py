@@ -763,7 +763,12 @@ class Core:
         """
         if principal.name != session.principal.name:
             raise Forbidden(f"expected a credential of {session.principal.name}")
-        if principal.reads != session.principal.reads or principal.publishes != session.principal.publishes:
+        old = session.principal
+        if (principal.reads, principal.publishes, principal.controls) != (
+            old.reads,
+            old.publishes,
+            old.controls,
+        ):
             session.close(CloseCode.RIGHTS_CHANGED, "the rights of this credential are others")
         session.principal = principal
         session.expiring_told = False

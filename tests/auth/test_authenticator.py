@@ -80,6 +80,7 @@ def test_an_access_jwt_in_the_query() -> None:
     assert principal == Principal(
         name="user:Freqtrader",
         reads=EVERY_BOT,
+        controls=EVERY_BOT,
         legacy_bot="main",
         expires_ms=(NOW_MS // 1000 + 900) * 1000,
     )
@@ -261,7 +262,9 @@ def test_two_origins_or_hosts_are_refused() -> None:
 
 def test_basic() -> None:
     principal = authenticator().basic(basic().split()[1].encode())
-    assert principal == Principal(name="user:Freqtrader", reads=EVERY_BOT, legacy_bot="main", expires_ms=None)
+    assert principal == Principal(
+        name="user:Freqtrader", reads=EVERY_BOT, controls=EVERY_BOT, legacy_bot="main", expires_ms=None
+    )
     assert authenticator().basic(basic("Freqtrader", "wrong").split()[1].encode()) is None
     with pytest.raises(MalformedBasic):
         authenticator().basic(b"!!!")
@@ -294,6 +297,12 @@ def test_a_token_ends_with_the_clock() -> None:
     token = access(by).encode()
     now += 15 * 60 * 1000
     assert by.bearer(token) is None
+
+
+def test_only_users_control_bots() -> None:
+    by = authenticator()
+    assert shake(f"token={access(by)}", by=by).may_control("any")
+    assert not any(shake(f"token={token}").controls for token in (READER, ALPHA, PUBLISHER, ANY_PUBLISHER))
 
 
 def test_publishers() -> None:
