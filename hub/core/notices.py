@@ -6,6 +6,7 @@ from typing import Any
 
 from hub.core.session import Session
 from hub.frames.columns import Schema
+from hub.protocol.calls import FEATURE
 
 __all__ = [
     "conflated",
@@ -47,7 +48,7 @@ def welcome(
             "principal": {"name": session.principal.name, "scopes": session.principal.scopes},
             "expires_ms": session.principal.expires_ms,
             "heartbeat_ms": heartbeat_ms,
-            "features": [],
+            "features": [FEATURE],
             "limits": limits,
         },
     }
