@@ -120,6 +120,7 @@ async def test_so_many_at_once_and_not_more_in_hand() -> None:
     async with attached(bot, at_once=3) as (link, fake):
         fake.feed(*(call(i) for i in range(1, WAITING + 3)))
         await until(lambda: link.statistics().get("overloaded") == 2)
+        await until(lambda: bot.running == 3)
         assert link.statistics()["in_hand"] == WAITING
         bot.gate.set()
         await until(lambda: len(results(fake)) == WAITING)
