@@ -27,6 +27,7 @@ from hub.asgi.connection import MessageEndpoint
 from hub.asgi.descriptors import Waiting
 from hub.auth.authenticator import Authenticator
 from hub.config import ApiServer, BotToken, HubSection, Limits, Memory, PublisherEntry, Slow, Upstream
+from hub.core.call_requests import CALL_REQUESTS
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
 from hub.log.memory import MemoryLog
@@ -143,7 +144,7 @@ def test_the_notices() -> None:
 
 def test_the_requests() -> None:
     rows = table(WIRE, "request", "data", "reply's data")
-    assert [code(row[0])[0] for row in rows] == [*_reordered(_REQUESTS), "auth", "publish"]
+    assert [code(row[0])[0] for row in rows] == [*_reordered(_REQUESTS), "auth", "publish", *CALL_REQUESTS]
 
 
 def _reordered(requests: Mapping[str, Any]) -> list[str]:

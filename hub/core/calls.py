@@ -27,8 +27,8 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
 
+from hub.core import notices
 from hub.core.session import Session
 from hub.protocol.calls import IN_FLIGHT, RESULT_BYTES, BotRequest, BotResult, CallResult, Paths
 from hub.protocol.close_codes import CloseCode
@@ -213,7 +213,7 @@ class Calls:
     def _prepared(self, session: Session, bot: str, request: BotRequest) -> bytes:
         self._numbers += 1
         codec = CODECS[session.wire]
-        prepared = frame(codec.encode(_message(self._numbers, request)), text=codec.text)
+        prepared = frame(codec.encode(notices.call(self._numbers, request)), text=codec.text)
         size = len(prepared)
         if size > session.max_message:
             raise TooLarge(f"bot {bot} takes messages of at most {session.max_message} bytes, got {size}")
@@ -299,7 +299,7 @@ class Calls:
         """End a call that its bot has not answered, and tell the bot if it may have got it."""
         sent = not _unsend(call)
         if sent and call.session.closing is None:
-            call.session.tell({"type": "hub.cancel", "data": {"call": call.number}})
+            call.session.tell(notices.cancel(call.number))
             self.touched.add(call.session)
         error: RequestError
         if why == "deadline":
@@ -352,19 +352,6 @@ class Calls:
         assert all(n <= self.limits.bytes_per_bot for n in self._bytes_of.values())
         assert {(c.deadline, c.number) for c in held} <= set(self._due)
         assert len(self._due) <= 2 * len(held) + _SPARE_DEADLINES + self.limits.in_flight or not held
-
-
-def _message(number: int, request: BotRequest) -> dict[str, Any]:
-    data = {
-        "call": number,
-        "method": request.method,
-        "path": request.path,
-        "query": request.query,
-        "body": request.body,
-        "deadline_ms": request.deadline_ms,
-        "principal": request.principal,
-    }
-    return {"type": "hub.call", "data": data if request.key is None else data | {"key": request.key}}
 
 
 def _unsend(call: _Call) -> bool:
