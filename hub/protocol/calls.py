@@ -205,8 +205,8 @@ _MSGPACK = msgspec.msgpack.Decoder(_Frame)
 def read_result(wire: Wire, payload: bytes | str) -> BotResult | None:
     """A `result` frame with its body untouched, or None for anything else: the codec then says what it is.
 
-    A large body is looked at once and, from a JSON wire, built into no objects: 1500 candles of 42 columns (1.1 MB) take 6 ms
-    instead of 23 for decoding and encoding them again.
+    From a JSON wire a body is looked at once and built into no objects: 1500 candles of 42 columns (1.1 MB) take 1.4 ms, where
+    decoding and encoding them again takes 7 ms, as it does from msgpack.
     """
     json = wire is not Wire.MSGPACK
     if isinstance(payload, str) is not json:
