@@ -1,4 +1,4 @@
-"""Consume bots through a tradewire hub, or straight from a freqtrade bot, and publish to a hub.
+"""Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub, and answer for a bot there.
 
 Names are imported on first use: `import consumer` alone loads nothing heavy, and never a web framework.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from consumer.attachment import Attachment
     from consumer.client import Client, Consumer
     from consumer.config import ConsumerConfig, ProducerConfig, load
     from consumer.data import ProducerData
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack",
+    "Attachment",
     "Client",
     "Consumer",
     "ConsumerConfig",
@@ -27,6 +29,7 @@ __all__ = [
 
 _HOME = {
     "Ack": "publisher",
+    "Attachment": "attachment",
     "Client": "client",
     "Consumer": "client",
     "ConsumerConfig": "config",

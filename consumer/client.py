@@ -43,6 +43,7 @@ from consumer.inbox import Inbox, weight
 from consumer.legacy import LegacyState
 from consumer.state import HubState
 from consumer.step import Step
+from consumer.uplink import Sleep
 from hub.protocol.close_codes import CloseAction, action_for
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.envelope import Position
@@ -56,7 +57,6 @@ __all__ = ["Client", "Consumer"]
 _LOG = logging.getLogger(__name__)
 
 Callback = Callable[[Delivery], Awaitable[None] | None]
-Sleep = Callable[[float], Awaitable[None]]
 
 _V2 = {"msgpack": Wire.MSGPACK, "json": Wire.JSON}
 

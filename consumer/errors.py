@@ -8,6 +8,7 @@
     │   └── HandshakeFailed  the peer answered the handshake with an HTTP status that says "later" (429, 5xx)
     ├── Unauthorized         the user's: the token is not accepted (401, 403, 4401, 4403), also at a second try; terminal
     ├── HubRefused           one side is too old or wrong: the hub refuses what this client asks, for good; terminal
+    │   ├── Replaced         a newer attachment of the same bot took this one's place; terminal
     │   └── TooBig           a peer's message is over `message_size_limit`, whatever is asked of it; terminal
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
     └── BotFailed            the local bot's: it raised an exception, or did not end
@@ -25,6 +26,7 @@ __all__ = [
     "HandshakeFailed",
     "HubRefused",
     "PublishError",
+    "Replaced",
     "TooBig",
     "Unauthorized",
 ]
@@ -65,6 +67,10 @@ class Unauthorized(ConsumerError):
 
 class HubRefused(ConsumerError):
     """The peer refuses what this client asks, and would again."""
+
+
+class Replaced(HubRefused):
+    """A newer attachment of the same bot took this one's place."""
 
 
 class TooBig(HubRefused):

@@ -36,15 +36,13 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from consumer.backoff import CAP_S, HEALTHY_S, Backoff
-from consumer.client import Sleep
-from consumer.connection import Closed, Connection, Dial, Endpoint, Keepalive, dial, retry_after_in
-from consumer.errors import ConnectionFailed, ConsumerError, HubRefused, PublishError, Unauthorized
+from consumer.connection import Dial, Endpoint, dial
+from consumer.errors import ConnectionFailed, ConsumerError, PublishError
+from consumer.uplink import MESSAGE_BYTES, HubConnection, Sleep, Uplink
 from hub.frames import v2
-from hub.protocol.close_codes import CloseAction, action_for
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.envelope import Position
-from hub.protocol.errors import BadMessage, ProtocolError
+from hub.protocol.errors import BadMessage
 from hub.protocol.values import plain
 
 if TYPE_CHECKING:
@@ -56,8 +54,6 @@ _LOG = logging.getLogger(__name__)
 
 OUTBOX_BYTES = 16 * 1024 * 1024
 FLUSH_S = 5.0
-WAIT_S, PING_S = 20.0, 10.0
-MESSAGE_BYTES = 1024 * 1024
 IN_FLIGHT = 256
 _OVERHEAD_BYTES = 600
 _WIRES: Mapping[str, Wire] = {"msgpack": Wire.MSGPACK, "json": Wire.JSON}
@@ -111,8 +107,8 @@ class _Item:
 class _Session:
     """What holds for one connection."""
 
-    connection: Connection
-    message_bytes: int = MESSAGE_BYTES
+    hub: HubConnection
+    message_bytes: int
     in_flight_limit: int = IN_FLIGHT
     schemas: set[str] = field(default_factory=set)
     unanswered: int = 0
@@ -153,8 +149,15 @@ class Publisher:
         self._endpoint = Endpoint.parse(url, token, ca_file=ca_file)
         self._wire = _WIRES[encoding]
         self._kind: Literal["msgpack", "json"] = encoding
-        self._dial, self._sleep, self._now_ms = dial, sleep, now_ms
-        self._backoff = Backoff(random)
+        self._sleep, self._now_ms = sleep, now_ms
+        self._uplink = Uplink(
+            self._endpoint,
+            self._wire,
+            client=f"tradewire-publisher {name}",
+            dial=dial,
+            sleep=sleep,
+            random=random,
+        )
         self._instance = secrets.token_hex(6)
         self._outbox: dict[int, _Item] = {}
         self._unsent: list[int] = []
@@ -164,18 +167,16 @@ class Publisher:
         self._freed = asyncio.Event()
         self._work = asyncio.Event()
         self._paused_until = 0.0
-        self._denied = 0
         self._message_bytes = MESSAGE_BYTES
         self._session: _Session | None = None
         self._error: BaseException | None = None
-        self._down: str | None = None
         self._counts: Counter[str] = Counter()
         self._restate = restate
         self._restating: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name=f"publisher {self.name}")
+        self._task = asyncio.create_task(self._uplink.run(self._hold), name=f"publisher {self.name}")
         self._task.add_done_callback(self._ended)
         return self
 
@@ -270,6 +271,7 @@ class Publisher:
             "outbox_bytes": self._bytes,
             "outbox_limit_bytes": self.outbox_bytes,
             "unanswered": session.unanswered if session is not None else 0,
+            **self._uplink.counts,
             **self._counts,
         }
 
@@ -373,46 +375,14 @@ class Publisher:
         self._freed.set()
         self._stop_restating()
 
-    # --- the task
+    # --- the connection
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            connected_at = None
-            try:
-                connection = await self._open()
-                connected_at = loop.time()
-                self._backoff.connected(connected_at)
-                await self._hold(connection)
-            except ConnectionFailed as error:
-                failure: ConsumerError = error
-            except Unauthorized as error:
-                if connected_at is not None and loop.time() - connected_at >= HEALTHY_S:
-                    self._denied = 0
-                self._denied += 1
-                if self._denied > 1:
-                    raise
-                failure = error
-            self._counts["failures"] += 1
-            if str(failure) != self._down:
-                self._down = str(failure)
-                _LOG.info("%s", failure)
-            asked = failure.retry_after_s if isinstance(failure, ConnectionFailed) else None
-            await self._sleep(self._backoff.failed(loop.time(), cap_s=CAP_S, asked_s=asked))
-
-    async def _open(self) -> Connection:
-        connection = await self._dial(self._endpoint, self._wire, MESSAGE_BYTES)
-        if connection.subprotocol != self._wire.value:
-            await connection.close()
-            raise HubRefused(f"{self._endpoint}: does not speak {self._wire.value}")
-        return connection
-
-    async def _hold(self, connection: Connection) -> None:
-        session = self._session = _Session(connection)
+    async def _hold(self, hub: HubConnection) -> None:
+        session = self._session = _Session(hub, hub.limits.get("message", MESSAGE_BYTES))
+        session.in_flight_limit = hub.limits.get("publish_in_flight", IN_FLIGHT)
+        self._message_bytes = session.message_bytes
         try:
             await self._serve(session)
-        except Closed as closed:
-            raise self._judged(closed) from None
         finally:
             self._session = None
             # All that is unanswered is unknown, so all of it is sent again.
@@ -420,28 +390,12 @@ class Publisher:
                 item.sent = False
             self._unsent = list(self._outbox)
             heapq.heapify(self._unsent)
-            await connection.close()
-
-    def _judged(self, closed: Closed) -> ConsumerError:
-        action = CloseAction.RETRY if closed.local else action_for(closed.code)
-        if action is CloseAction.STOP:
-            return HubRefused(f"{self._endpoint}: {closed}")
-        if action is CloseAction.REAUTHENTICATE:
-            return Unauthorized(f"{self._endpoint}: {closed}")
-        return ConnectionFailed(f"{self._endpoint}: {closed}", retry_after_s=retry_after_in(closed.reason))
 
     async def _serve(self, session: _Session) -> None:
-        keepalive = Keepalive(session.connection, self._endpoint, wait_s=WAIT_S, ping_s=PING_S)
-        await self._welcomed(session, keepalive)
-        self._down = None
-        self._counts["connections"] += 1
-        if self._restate is not None and self._counts["connections"] > 1:
+        if self._restate is not None and self._uplink.counts["connections"] > 1:
             self._stop_restating()
             self._restating = asyncio.create_task(self._say_again(self._restate))
-        tasks = [
-            asyncio.create_task(self._read(session, keepalive)),
-            asyncio.create_task(self._write(session)),
-        ]
+        tasks = [asyncio.create_task(self._read(session)), asyncio.create_task(self._write(session))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -452,7 +406,6 @@ class Publisher:
         for result in results:
             if isinstance(result, Exception):
                 raise result
-        raise ConnectionFailed(f"{self._endpoint}: the connection ended")
 
     async def _say_again(self, restate: Callable[[], Iterable[Publication]]) -> None:
         try:
@@ -467,27 +420,8 @@ class Publisher:
         if self._restating is not None:
             self._restating.cancel()
 
-    async def _welcomed(self, session: _Session, keepalive: Keepalive) -> None:
-        """Wait for the hub's limits; it speaks first."""
-        hello = {"type": "hello", "data": {"client": f"tradewire-publisher {self.name}"[:64], "features": []}}
-        await session.connection.send(CODECS[self._wire].encode(hello), text=CODECS[self._wire].text)
-        loop = asyncio.get_running_loop()
-        payload = await keepalive.receive(loop.time() + WAIT_S)
-        message = self._decoded(payload) if payload is not None else None
-        if message is None or message["type"] != "hub.welcome":
-            raise ConnectionFailed(f"{self._endpoint}: no hub.welcome came")
-        data = message.get("data")
-        limits = data.get("limits") if isinstance(data, dict) else None
-        if isinstance(limits, dict):
-            size, in_flight = limits.get("message"), limits.get("publish_in_flight")
-            if type(size) is int and size > 0:
-                session.message_bytes = self._message_bytes = size
-            if type(in_flight) is int and in_flight > 0:
-                session.in_flight_limit = in_flight
-
     async def _write(self, session: _Session) -> None:
         loop = asyncio.get_running_loop()
-        codec = CODECS[self._wire]
         while True:
             wait_s = self._paused_until - loop.time()
             if wait_s > 0:
@@ -511,15 +445,12 @@ class Publisher:
                 continue
             item.sent = True
             session.unanswered += 1
-            await session.connection.send(payload, text=codec.text)
+            await session.hub.send(payload)
             self._counts["sent"] += 1
 
-    async def _read(self, session: _Session, keepalive: Keepalive) -> None:
+    async def _read(self, session: _Session) -> None:
         while True:
-            payload = await keepalive.receive()
-            message = self._decoded(payload) if payload is not None else None
-            if message is None:
-                continue
+            message = await session.hub.receive()
             if message["type"] == "hub.reply":
                 item = self._outbox.get(message.get("id", 0))
                 if item is not None and item.sent:
@@ -532,13 +463,6 @@ class Publisher:
                     _LOG.warning(
                         "%s: the hub says %s: %s", self._endpoint, data.get("code"), data.get("message")
                     )
-
-    def _decoded(self, payload: str | bytes) -> dict[str, Any] | None:
-        try:
-            return CODECS[self._wire].decode(payload)
-        except ProtocolError as error:
-            # An answer may be lost in it: only a new connection finds out.
-            raise ConnectionFailed(f"{self._endpoint}: a frame cannot be read: {error}") from None
 
     def _answered(self, item: _Item, reply: Mapping[str, Any], session: _Session) -> None:
         if reply.get("ok") is True:

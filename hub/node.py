@@ -2,7 +2,8 @@
 
 Bytes enter through `receive` and `publish`; a ledger message waits in `_appends` for the committer, everything else in core;
 a slow client is closed where `_act` sees core's decision. Tasks: the committer (batches appends into the log), the ticker, and
-one short read task for each session that reads the log. Everything runs on one loop; other threads come in through `hub.server`.
+one short read task for each session that reads the log; a timer ends calls at their deadlines. Everything runs on one loop; other
+threads come in through `hub.server`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hub.core import notices, requests
+from hub.core.call_requests import CALL_REQUESTS, At, respond_call
+from hub.core.calls import CallLimits, Calls
 from hub.core.engine import Core, CoreLimits
 from hub.core.entry import Entry
 from hub.core.intake import Intake, LogPublish, Publish, PublishOrder, ValuePublish
 from hub.core.ledger import Append, Appended, Log, Read
 from hub.core.session import Group, Session
 from hub.core.state import StateKey
+from hub.protocol.calls import DEADLINE_MS, BotRequest, CallResult
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
@@ -45,6 +49,7 @@ FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
 TICK_S = 1.0
 READY_LAG_S = 5.0
+TIMER_SLACK_S = 0.001
 logger = logging.getLogger("tradewire.node")
 
 
@@ -115,6 +120,7 @@ class NodeLimits:
     heartbeat_ms: int = 20_000
     pong_timeout_ms: int = 10_000
     core: CoreLimits = field(default_factory=CoreLimits)
+    calls: CallLimits = field(default_factory=CallLimits)
 
     def announced(self) -> dict[str, int]:
         """`limits` of hub.welcome."""
@@ -151,6 +157,7 @@ class _Connection:
         self.node.disconnect(self.session)
 
 
+T = TypeVar("T")
 Ack = Mapping[str, Any]
 Done = Callable[[Ack | RequestError], None]
 
@@ -166,6 +173,7 @@ class Node:
         self.name = name
         self.log = log
         self.intake = Intake(self.limits.dedupe_ms)
+        self.calls = Calls(self.limits.calls)
         self.core: Core
         self.authenticate: Callable[[bytes, str | None], Principal | None] | None = None
         """Whose the token of an `auth` is, by the address that shows it; None or a RequestError for nobody's."""
@@ -181,6 +189,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticked_at = 0.0
         self._committer: asyncio.Task[None] | None = None
+        self._call_timer: asyncio.TimerHandle | None = None
 
     # --- life
 
@@ -218,7 +227,12 @@ class Node:
             connection.outlet.close(CloseCode.SERVICE_RESTART, f"retry_after_ms={reconnect_after_ms}")
 
     def _owes_anything(self) -> bool:
-        if self._appends or self.core.pending_bytes or self.core.dirty:
+        if (
+            self._appends
+            or self.core.pending_bytes
+            or self.core.dirty
+            or self.calls.next_deadline is not None
+        ):
             return True
         return any(
             c.session.control or (c.session.group and not c.session.hot) or c.outlet.unsent_bytes
@@ -237,6 +251,8 @@ class Node:
         self._appends.clear()
         for append in unanswered:
             _tell(append, NotDurable("the hub stopped before the log answered; retry with the same mid"))
+        self.calls.stop()
+        self._after_calls()
         for connection in list(self._connections.values()):
             connection.outlet.close(CloseCode.SERVICE_RESTART, "retry_after_ms=1000")
         if not self._stopped:
@@ -291,6 +307,8 @@ class Node:
         if connection is not None:
             connection.readable.set()
             self.core.disconnect(session)
+            self.calls.gone(session)
+            self._after_calls()
 
     def announce(self, bot: str, *, online: bool) -> None:
         """Tell every v2 client that may read the bot whether it is connected."""
@@ -310,6 +328,9 @@ class Node:
                 self._receive_publish(connection, message)
             elif message["type"] == "auth" and session.wire is not Wire.FREQTRADE:
                 self._receive_auth(connection, message)
+            elif message["type"] in CALL_REQUESTS and session.wire is not Wire.FREQTRADE:
+                respond_call(self.calls, session, message, self._at())
+                self._after_calls()
             else:
                 requests.respond(self.core, session, message, self.clock.now_ms(), self.limits.announced())
         except ProtocolError as error:
@@ -352,6 +373,88 @@ class Node:
             connection.readable.clear()
         else:
             connection.readable.set()
+
+    # --- calls of bots
+
+    def attached(self) -> set[str]:
+        """The bots that are attached now and so can be called."""
+        return self.calls.attached()
+
+    async def call(
+        self,
+        bot: str,
+        *,
+        method: str,
+        path: str,
+        query: str = "",
+        body: Any = None,
+        principal: str,
+        deadline_ms: int = DEADLINE_MS,
+        key: str | None = None,
+    ) -> CallResult:
+        """Ask an attached bot, in the name of `principal`, whose rights the caller has checked; fields as of BotRequest.
+
+        Cancelled, it cancels the call: the bot is told, and nobody knows what it did. The hub repeats nothing.
+
+        Raises:
+            BotUnreachable: the bot is not attached, or goes away. DeadlinePassed: no answer within `deadline_ms`.
+            UnknownRequest: it does not answer this method and path. Overloaded: too much is in flight. TooLarge: the request
+            or the result. Draining: the hub ends.
+        """
+        if self.draining:
+            raise Draining("the hub is draining", retry_after_ms=2000)
+        request = BotRequest(
+            method=method,
+            path=path,
+            query=query,
+            body=body,
+            principal=principal,
+            deadline_ms=deadline_ms,
+            key=key,
+        )
+        future: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
+        done = functools.partial(_settle, future)
+        self.calls.call(future, bot, request, done, self.clock.monotonic())
+        self._after_calls()
+        try:
+            return await future
+        finally:
+            if self.calls.cancel(future):
+                self._after_calls()
+
+    def _at(self) -> At:
+        return At(self.clock.monotonic(), draining=self.draining, control_bytes=self.limits.control_bytes)
+
+    def _after_calls(self) -> None:
+        """Do what calls decided: serve sessions, announce bots, be there at the next deadline."""
+        touched, self.calls.touched = self.calls.touched, set()
+        for session in touched:
+            connection = self._connections.get(session.id)
+            if connection is not None:
+                self._drive_soon(connection)
+        news, self.calls.news = self.calls.news, []
+        for bot, online in news:
+            self.announce(bot, online=online)
+        self._set_call_timer()
+
+    def _set_call_timer(self) -> None:
+        timer, due = self._call_timer, self.calls.next_deadline
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            when = loop.time() + due - self.clock.monotonic()
+            # One that fires too early sets itself again.
+            if timer is not None and timer.when() <= when + TIMER_SLACK_S:
+                return
+            self._call_timer = loop.call_at(when, self._end_overdue_calls)
+        else:
+            self._call_timer = None
+        if timer is not None:
+            timer.cancel()
+
+    def _end_overdue_calls(self) -> None:
+        self._call_timer = None
+        self.calls.tick(self.clock.monotonic())
+        self._after_calls()
 
     # --- publishing
 
@@ -664,6 +767,7 @@ class Node:
             "core": self.core.statistics(),
             "log": self.log.statistics(),
             "intake": self.intake.statistics(),
+            "calls": self.calls.statistics(),
             "node": {
                 "connections": len(self._connections),
                 "connections_limit": self.limits.connections,
@@ -683,7 +787,7 @@ def _tell(append: Append, result: Ack | RequestError) -> None:
         logger.exception("a publisher's callback failed")
 
 
-def _settle(future: asyncio.Future[Ack], result: Ack | RequestError) -> None:
+def _settle(future: asyncio.Future[T], result: T | RequestError) -> None:
     if future.done():
         return
     if isinstance(result, RequestError):

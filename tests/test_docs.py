@@ -37,6 +37,7 @@ from hub.config import (
     Throttle,
     Upstream,
 )
+from hub.core.call_requests import CALL_REQUESTS
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
 from hub.log.memory import MemoryLog
@@ -153,7 +154,7 @@ def test_the_notices() -> None:
 
 def test_the_requests() -> None:
     rows = table(WIRE, "request", "data", "reply's data")
-    assert [code(row[0])[0] for row in rows] == [*_reordered(_REQUESTS), "auth", "publish"]
+    assert [code(row[0])[0] for row in rows] == [*_reordered(_REQUESTS), "auth", "publish", *CALL_REQUESTS]
 
 
 def _reordered(requests: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from hub.asgi.outlet import EXTENSION, EdgeOutlet, Statistics
 from hub.auth.authenticator import Authenticator
 from hub.core.session import Session
 from hub.node import Node
+from hub.protocol.calls import RESULT_BYTES, read_result
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import CODECS, Codec, Wire
 from hub.protocol.errors import HandshakeRefused, NotAMessage, ProtocolError
@@ -33,7 +34,7 @@ BURST_S = 2.0
 SLOW_REQUEST_S = 0.002
 REST_FACTOR = 9
 LONGEST_REST_S = 5.0
-_PUBLISH = "publish"
+_PUBLISH, _RESULT = "publish", "result"
 
 logger = logging.getLogger("tradewire.asgi")
 
@@ -157,6 +158,9 @@ class MessageEndpoint:
         client = _client(scope)
         address = scope["client"][0] if scope.get("client") else None
         try:
+            if _publishes(wire, principal):
+                # It may attach, and the parser must know the largest message before it comes; _message knows who has attached.
+                outlet.expect_messages(self._node.limits.message + RESULT_BYTES)
             session = self._node.connect(principal, wire, outlet, client=client, address=address)
             await self._read(session, outlet, receive)
         except _Fault as fault:
@@ -176,16 +180,17 @@ class MessageEndpoint:
         limits = self._node.limits
         budget = RequestBudget(limits.requests_per_s, now())
         codec = CODECS[session.wire]
-        # Publishes are bounded by what may be unanswered (`readable`) and not by the second.
-        publishes = session.wire is not Wire.FREQTRADE and bool(session.principal.publishes)
+        # Publishes are bounded by what may be unanswered (`readable`), results by what the hub asked: not by the second.
+        publishes = _publishes(session.wire, session.principal)
         while not outlet.closed:
             event = await receive()
             if event["type"] != "websocket.receive":
                 return
             self._messages += 1
             begun = now()
-            message = _decode(codec, event, limits.message)
-            exempt = publishes and message["type"] == _PUBLISH
+            message = _message(session, codec, event, limits.message)
+            asked_for = session.attached and message["type"] == _RESULT
+            exempt = asked_for or (publishes and message["type"] == _PUBLISH)
             if not exempt and not budget.take(begun):
                 raise _Fault(
                     CloseCode.TOO_MANY_REQUESTS, f"expected at most {limits.requests_per_s} requests a second"
@@ -210,15 +215,27 @@ class MessageEndpoint:
         outlet.close(code, text)
 
 
-def _decode(codec: Codec, event: Any, limit: int) -> dict[str, Any]:
+def _publishes(wire: Wire, principal: Principal) -> bool:
+    return wire is not Wire.FREQTRADE and bool(principal.publishes)
+
+
+def _message(session: Session, codec: Codec, event: Any, limit: int) -> dict[str, Any]:
     text = event.get("text")
-    payload = text if text is not None else event["bytes"]
+    payload: str | bytes = text if text is not None else event["bytes"]
+    if session.attached:
+        result = read_result(codec.wire, payload)
+        if result is not None:
+            return {"type": "result", "data": result}
+    return _decode(codec, payload, limit)
+
+
+def _decode(codec: Codec, payload: str | bytes, limit: int) -> dict[str, Any]:
     if len(payload) > limit:
         raise _Fault(CloseCode.MESSAGE_TOO_BIG, f"expected at most {limit} bytes, got {len(payload)}")
     try:
         return codec.decode(payload)
     except NotAMessage as error:
-        if codec.wire is Wire.FREQTRADE and payload.lstrip()[:1] == "{":
+        if codec.wire is Wire.FREQTRADE and isinstance(payload, str) and payload.lstrip()[:1] == "{":
             # freqtrade answers an object without a usable type as it answers an unknown type, and stays.
             return {"type": "None"}
         raise _Fault(error.close_code, str(error)) from None

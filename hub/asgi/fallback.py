@@ -105,6 +105,9 @@ class FallbackOutlet:
         if self._lost and self._group is not None:
             self._group.start_soon(self._tell_lost)
 
+    def expect_messages(self, size: int) -> None:
+        pass
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs the writer. Leaving the body without `close` means that the peer has gone: what is unsent is dropped.

@@ -56,6 +56,10 @@ class EdgeOutlet(Outlet, Protocol):
     def unread_bytes(self) -> int:
         """Bytes that were read from the client and not handled yet; bounded by one read and one message."""
 
+    def expect_messages(self, size: int) -> None:
+        """Take messages of up to `size` bytes from the client, from its second one on. Where the server bounds them itself:
+        no effect."""
+
     def running(self) -> AbstractAsyncContextManager[Any]:
         """The time in which it writes. The body is cancelled when the connection must not live on; leaving it waits for
         the Close."""

@@ -122,6 +122,11 @@ class _Outlet:
         if self._lost:
             self._protocol.loop.call_soon(listener.on_lost)
 
+    def expect_messages(self, size: int) -> None:
+        # The parser waits for the first frame already, with the limit that it began with.
+        conn = self._protocol.conn
+        setattr(conn, next(name for name in _LIMIT_NAMES if hasattr(conn, name)), size)
+
     def running(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
@@ -142,7 +147,8 @@ class _Outlet:
 class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
     """A websocket of uvicorn with an outlet; see the module's theory of operation.
 
-    `Config.ws_max_size` bounds a message, `ws_ping_interval` and `ws_ping_timeout` (seconds) are the keepalive's times.
+    `Config.ws_max_size` bounds a message, unless the outlet's `expect_messages` says more; `ws_ping_interval` and
+    `ws_ping_timeout` (seconds) are the keepalive's times.
     """
 
     _outlet: _Outlet
@@ -536,6 +542,8 @@ _PROTOCOL_NAMES = """
 _PARSER_NAMES = """
     close_sent data_to_send debug events_received fail handshake_exc logger parser_exc receive_data send_close state
 """
+# Where the parser keeps the limit of a message: since websockets 16, and before.
+_LIMIT_NAMES = ("max_message_size", "max_size")
 
 
 def check_uvicorn() -> None:
@@ -559,6 +567,8 @@ def _missing_names() -> Iterator[str]:
     yield from (name for name in _PROTOCOL_NAMES.split() if not hasattr(protocol, name))
     parser = getattr(protocol, "conn", None)
     yield from (f"conn.{name}" for name in _PARSER_NAMES.split() if not hasattr(parser, name))
+    if not any(hasattr(parser, name) for name in _LIMIT_NAMES):
+        yield f"conn.{_LIMIT_NAMES[0]}"
 
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:

@@ -6,8 +6,11 @@ from typing import Any
 
 from hub.core.session import Session
 from hub.frames.columns import Schema
+from hub.protocol.calls import FEATURE, BotRequest
 
 __all__ = [
+    "call",
+    "cancel",
     "conflated",
     "dropped",
     "error",
@@ -47,10 +50,29 @@ def welcome(
             "principal": {"name": session.principal.name, "scopes": session.principal.scopes},
             "expires_ms": session.principal.expires_ms,
             "heartbeat_ms": heartbeat_ms,
-            "features": [],
+            "features": [FEATURE],
             "limits": limits,
         },
     }
+
+
+def call(number: int, request: BotRequest) -> dict[str, Any]:
+    """A request for the bot that a session has attached as; it answers with a `result` of this number."""
+    data = {
+        "call": number,
+        "method": request.method,
+        "path": request.path,
+        "query": request.query,
+        "body": request.body,
+        "deadline_ms": request.deadline_ms,
+        "principal": request.principal,
+    }
+    return {"type": "hub.call", "data": data if request.key is None else data | {"key": request.key}}
+
+
+def cancel(number: int) -> dict[str, Any]:
+    """Nobody waits for the result of this call any more."""
+    return {"type": "hub.cancel", "data": {"call": number}}
 
 
 def error(data: dict[str, Any]) -> dict[str, Any]:

@@ -129,9 +129,13 @@ class FrameRequest:
 
 
 class Session:
-    """One authenticated connection's state in core. `cursor` is None while it is hot (or has no subscription)."""
+    """One authenticated connection's state in core. `cursor` is None while it is hot (or has no subscription).
+
+    `attached` tells that it has attached as a bot, so that its results may be large.
+    """
 
     __slots__ = (
+        "attached",
         "client",
         "closing",
         "conflated",
@@ -176,6 +180,7 @@ class Session:
         self.conflated: set[StateKey] = set()
         self.expiring_told = False
         self.unanswered = 0
+        self.attached = False
         self.progress_at = now
         self.sent_at = now
         self.lagging_told = False

@@ -24,6 +24,7 @@ __all__ = [
     "Wire",
     "close_frame",
     "decode_body",
+    "embedded",
     "encode_body",
     "frame",
     "payload_of",
@@ -172,6 +173,20 @@ def encode_body(data: Any) -> bytes:
 def decode_body(body: bytes) -> Any:
     """The canonical payload that `encode_body` made `body` of."""
     return orjson.loads(body)
+
+
+def embedded(wire: Wire, body: bytes) -> Any:
+    """The value that stands for `body`, which is JSON, in a map that the codec of `wire` encodes; JSON is spliced in as it is.
+
+    Raises:
+        Undecodable: it is not JSON, or nested too deeply. Only msgpack looks.
+    """
+    if wire is not Wire.MSGPACK:
+        return orjson.Fragment(body)
+    try:
+        return decode_body(body)
+    except orjson.JSONDecodeError as error:
+        raise Undecodable(f"not valid JSON: {error.msg} at character {error.pos}") from None
 
 
 def frame(payload: bytes, *, text: bool) -> bytes:

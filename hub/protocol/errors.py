@@ -14,6 +14,10 @@
     │   ├── Forbidden          forbidden
     │   ├── TokenExpired       token_expired
     │   ├── UnknownRequest     unknown_request
+    │   ├── CallFailed         a call of a bot got no answer; `data.outcome` "unknown": the bot may have done it
+    │   │   ├── DeadlinePassed the bot's: deadline (temporary)
+    │   │   ├── BotUnreachable the bot's: bot_gone (temporary)
+    │   │   └── CallCancelled  the caller's: cancelled
     │   └── PublishRefused     the publisher's: one message is refused
     │       ├── BadMessage     bad_message
     │       │   └── BadFrame   bad_message, of a dataframe
@@ -41,7 +45,11 @@ __all__ = [
     "BadFilter",
     "BadFrame",
     "BadMessage",
+    "BotUnreachable",
+    "CallCancelled",
+    "CallFailed",
     "ConfigError",
+    "DeadlinePassed",
     "Draining",
     "ErrorCode",
     "Forbidden",
@@ -84,6 +92,9 @@ class ErrorCode(StrEnum):
     NOT_DURABLE = "not_durable"
     OVERLOADED = "overloaded"
     DRAINING = "draining"
+    DEADLINE = "deadline"
+    BOT_GONE = "bot_gone"
+    CANCELLED = "cancelled"
     INTERNAL = "internal"
 
 
@@ -175,6 +186,37 @@ class UnknownRequest(RequestError):
     """A request type that this hub does not have."""
 
     code = ErrorCode.UNKNOWN_REQUEST
+
+
+class CallFailed(RequestError):
+    """A call of a bot got no answer. `sent` tells whether the bot may have got it: nobody knows then what it did.
+
+    On the wire that is `data: {"outcome": "unknown"}`; without it the bot did nothing.
+    """
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message, data={"outcome": "unknown"} if sent else None)
+        self.sent = sent
+
+
+class DeadlinePassed(CallFailed):
+    """The bot did not answer within the call's deadline."""
+
+    code = ErrorCode.DEADLINE
+    temporary = True
+
+
+class BotUnreachable(CallFailed):
+    """The bot is not attached, its connection ended before it answered, or its answer cannot be read."""
+
+    code = ErrorCode.BOT_GONE
+    temporary = True
+
+
+class CallCancelled(CallFailed):
+    """The caller took the call back."""
+
+    code = ErrorCode.CANCELLED
 
 
 class PublishRefused(RequestError):

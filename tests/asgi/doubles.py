@@ -249,6 +249,7 @@ class FakeSession:
     outlet: Any
     wire: Wire
     principal: Principal
+    attached: bool = False
 
 
 class FakeNode:

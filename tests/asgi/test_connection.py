@@ -249,6 +249,39 @@ async def test_only_publishes_of_a_publisher_are_exempt(
     await peer.lose()
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("publishes", "attached", "kind", "code"),
+    [
+        ({"a"}, True, "result", None),
+        ({"a"}, True, "publish", 1009),
+        ({"a"}, False, "result", 1009),
+        (set(), True, "result", 1009),
+    ],
+)
+async def test_results_of_an_attached_bot_may_be_large_and_many(
+    publishes: set[str], attached: bool, kind: str, code: int | None
+) -> None:
+    edge = Edge()
+    edge.authenticator.principal = Principal(name="p", publishes=frozenset(publishes))
+    edge.node.limits.requests_per_s = 1
+    edge.node.on_receive = lambda session, _: setattr(session, "attached", attached)
+    peer = await edge.opened()
+    await peer.send(text('{"type":"attach","id":1}'))
+    body = "x" * (edge.node.limits.message + 1)
+    for _ in range(4):
+        message = f'{{"type":"{kind}","id":2,"data":{{"call":7,"status":200,"body":"{body}"}}}}'
+        await peer.send(text(message))
+    if code is None:
+        results = [message["data"] for message in edge.node.received[1:]]
+        assert [(r.call, r.result.body) for r in results] == [(7, f'"{body}"'.encode())] * 4
+        assert results[0].size == len(message)
+    else:
+        assert int.from_bytes(peer.taken()[2:4], "big") == code
+        assert len(edge.node.received) == 1
+    await peer.lose()
+
+
 def test_the_budget_saves_two_seconds_at_most() -> None:
     budget = RequestBudget(50, 0.0)
     assert sum(budget.take(1000.0) for _ in range(1000)) == 50 * BURST_S

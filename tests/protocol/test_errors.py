@@ -35,7 +35,7 @@ def test_what_may_succeed_later_says_so() -> None:
     temporary = {
         str(cls.code) for cls in below(RequestError) if issubclass(cls, RequestError) and cls.temporary
     }
-    assert temporary == {"not_durable", "overloaded", "draining"}
+    assert temporary == {"not_durable", "overloaded", "draining", "deadline", "bot_gone"}
 
 
 def test_the_error_object() -> None:

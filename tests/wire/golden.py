@@ -21,6 +21,7 @@ from hub.core.session import Session
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell
 from hub.frames.columns import Columns
 from hub.frames.freqtrade import decode_split
+from hub.protocol.calls import BotRequest
 from hub.protocol.codec import CODECS, Wire, encode_body, payload_of
 from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import NotDurable
@@ -133,6 +134,11 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
     answer = {"epoch": EPOCH, "offset": 40, "recovered": None, "unknown": [], "missing": [], "denied": []}
     yield "hub.reply.subscribe", reply(1, answer)
     yield "hub.reply.publish", reply(9, {"epoch": EPOCH, "offset": 51, "duplicate": False})
+    request = BotRequest(
+        method="POST", path="/forceexit", body={"tradeid": "7"}, principal="user:u", key="k1"
+    )
+    yield "hub.call", notices.call(17, request)
+    yield "hub.cancel", notices.cancel(17)
     want = [
         {"topics": ["entry_fill"], "bots": ["alpha"]},
         {
@@ -153,6 +159,12 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
     fill = {"trade_id": 7, "pair": "BTC/USDT"}
     item = {"bot": "alpha", "topic": "exit_fill", "mid": "8a0", "ts": TS, "data": fill}
     yield "request.publish", {"type": "publish", "id": 9, "data": item}
+    yield "request.attach", {"type": "attach", "id": 10, "data": {"bot": "alpha", "paths": ["GET /status"]}}
+    yield "request.detach", {"type": "detach", "id": 11, "data": {"bot": "alpha"}}
+    asked = {"bot": "alpha", "method": "GET", "path": "/trades", "query": "limit=5", "deadline_ms": 2000}
+    yield "request.call", {"type": "call", "id": 12, "data": asked}
+    yield "request.cancel", {"type": "cancel", "id": 13, "data": {"id": 12}}
+    yield "request.result", {"type": "result", "data": {"call": 17, "status": 200, "body": {"result": "ok"}}}
 
 
 def golden(wire: Wire) -> dict[str, bytes]:
