@@ -6,9 +6,11 @@ What is the bot's own answer reaches the client unchanged, whatever its status. 
 |---|---|
 | it is out of reach, breaks off, or answers what is no answer of freqtrade | 502 `{"error":"Error querying /api/v1/PATH: TEXT"}` |
 | it refuses the hub's login (never the client's 401) | 502 as above |
-| it does not answer within the deadline; too many requests wait for it | 503 `{"detail":"TEXT"}`, Retry-After |
+| too many requests wait for it | 503 `{"detail":"TEXT"}`, Retry-After |
+| it does not answer within the deadline | 503 as above; Retry-After only where it is safe to ask again |
 
-A request that may have reached the bot is not repeated unless it is a GET or HEAD: a second forceenter could buy twice. A 401
+A request that may have reached the bot is not repeated unless it is a GET or HEAD, nor is the client told to: a second forceenter
+could buy twice. A 401
 is repeated with another token, since freqtrade looks at the token before it does anything.
 """
 
@@ -170,7 +172,8 @@ class FreqtradeBot:
             return await self._asked(method, path, query, body, content_type)
         except (BotBusy, BotSlow) as error:
             detail = msgspec.json.encode({"detail": str(error)})
-            return BotAnswer(status=503, body=detail, retry_after=RETRY_AFTER_S)
+            again = isinstance(error, BotBusy) or method in _REPEATABLE
+            return BotAnswer(status=503, body=detail, retry_after=RETRY_AFTER_S if again else None)
         except BotError as error:
             where = unquote(path.decode("latin-1"))
             return BotAnswer(
@@ -287,12 +290,17 @@ class FreqtradeBot:
                 if len(body) + len(chunk) > ANSWER_BYTES:
                     raise BotError(f"bot {self.name} answers with over {ANSWER_BYTES} bytes")
                 if self._held_bytes + len(chunk) > HELD_BYTES:
-                    raise BotBusy(f"the answers of bot {self.name} under way are over {HELD_BYTES} bytes")
+                    raise self._no_room(response.request.method)
                 self._held_bytes += len(chunk)
                 body += chunk
             return bytes(body)
         finally:
             self._held_bytes -= len(body)
+
+    def _no_room(self, method: str) -> BotError:
+        said = f"the answers of bot {self.name} under way are over {HELD_BYTES} bytes"
+        # "Again later" would have done twice what the bot has done.
+        return BotBusy(said) if method in _REPEATABLE else BotError(said)
 
     def _failed(self, error: BotError, cause: str = "", *, gone: bool) -> BotError:
         self._counters["failed"] += 1

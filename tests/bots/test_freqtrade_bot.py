@@ -363,6 +363,8 @@ async def test_the_deadline_has_freqtrades_503() -> None:
     assert answer == BotAnswer(status=503, body=said, retry_after=1)
     assert bot.state().online is False
     assert bot.statistics()["in_flight"] == 0
+    # The bot may do it yet: nobody is told to ask again.
+    assert await bot.pass_on("POST", b"/forceenter") == BotAnswer(status=503, body=said)
 
 
 async def test_the_deadline_holds_for_the_login_too() -> None:
@@ -429,6 +431,7 @@ async def test_an_answer_is_bounded_and_so_are_all_together(monkeypatch: pytest.
     await anyio.wait_all_tasks_blocked()
     assert bot.statistics()["held_bytes"] == 100
     assert (await bot.pass_on("GET", b"/trades", b"size=51")).status == 503
+    assert (await bot.pass_on("POST", b"/trades", b"size=51")).status == 502
     rest.set()
     assert (await first).status == 200
     assert bot.statistics()["held_bytes"] == 0
