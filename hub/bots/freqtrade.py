@@ -10,8 +10,7 @@ What is the bot's own answer reaches the client unchanged, whatever its status. 
 | it does not answer within the deadline | 503 as above; Retry-After only where it is safe to ask again |
 
 A request that may have reached the bot is not repeated unless it is a GET or HEAD, nor is the client told to: a second forceenter
-could buy twice. A 401
-is repeated with another token, since freqtrade looks at the token before it does anything.
+could buy twice. A 401 is repeated with another token, since freqtrade looks at the token before it does anything.
 """
 
 from __future__ import annotations
@@ -35,6 +34,8 @@ from hub.protocol.botapi import BotError, BotGone
 __all__ = ["BotAnswer", "BotBusy", "BotSlow", "FreqtradeBot", "FreqtradeState"]
 
 IN_FLIGHT = 32
+# Of those, what anyone may ask without a credential: it is not to crowd out the rest.
+OPEN_IN_FLIGHT = 4
 ANSWER_BYTES = 64 * 1024 * 1024
 HELD_BYTES = 2 * ANSWER_BYTES
 # Under the 5 s after which uvicorn closes an idle connection: a request is not to meet its end, and a POST cannot be repeated.
@@ -45,7 +46,8 @@ _JSON = "application/json"
 _REPEATABLE = frozenset({"GET", "HEAD"})
 _OPEN_PATHS = frozenset({b"/ping"})
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
-_TARGET = re.compile(rb"[!-~]+")
+_TARGET = re.compile(rb"[!\"$-~]+")
+_SAFE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("#"))
 _DOTS = re.compile(rb"(?i)(?:/|%2f|\\|%5c)(?:\.|%2e){1,2}(?:/|%2f|\\|%5c|$)")
 logger = logging.getLogger("tradewire.bots")
 
@@ -78,8 +80,9 @@ class FreqtradeState(msgspec.Struct, frozen=True, kw_only=True):
 class FreqtradeBot:
     """One bot's REST at `host`:`port`. To be closed with `aclose`.
 
-    Answers are at most ANSWER_BYTES each, HELD_BYTES together while they are read; IN_FLIGHT requests wait at most. No proxy and no
-    variable of the environment is used, no redirect followed; with `secure` the certificate is checked as the system does.
+    Answers are at most ANSWER_BYTES each, HELD_BYTES together while they are read; IN_FLIGHT requests wait at most, OPEN_IN_FLIGHT
+    of them for a ping. No proxy and no variable of the environment is used, no redirect followed; with `secure` the certificate is
+    checked as the system does.
 
     Args:
         deadline_s: from the call to the whole answer, login included.
@@ -127,6 +130,7 @@ class FreqtradeBot:
             monotonic=monotonic,
         )
         self._in_flight = 0
+        self._open_in_flight = 0
         self._held_bytes = 0
         self._counters = {"answered": 0, "failed": 0, "busy": 0, "repeated": 0}
         self._online: bool | None = None
@@ -201,10 +205,12 @@ class FreqtradeBot:
     async def _asked(
         self, method: str, path: bytes, query: bytes, body: bytes, content_type: str | None
     ) -> BotAnswer:
-        if self._in_flight >= IN_FLIGHT:
+        is_open = path in _OPEN_PATHS
+        if self._in_flight >= IN_FLIGHT or (is_open and self._open_in_flight >= OPEN_IN_FLIGHT):
             self._counters["busy"] += 1
-            raise BotBusy(f"{IN_FLIGHT} requests wait for bot {self.name}")
+            raise BotBusy(f"{self._in_flight} requests wait for bot {self.name}")
         self._in_flight += 1
+        self._open_in_flight += is_open
         answered = self._counters["answered"]
         try:
             async with asyncio.timeout(self._deadline_s):
@@ -223,6 +229,7 @@ class FreqtradeBot:
             raise self._failed(error, gone=isinstance(error, LoginFailed)) from None
         finally:
             self._in_flight -= 1
+            self._open_in_flight -= is_open
         self._succeeded()
         return answer
 
@@ -258,7 +265,7 @@ class FreqtradeBot:
     ) -> httpx.Request:
         target = _PREFIX.encode() + path + (b"?" + query if query else b"")
         if not _TARGET.fullmatch(target):
-            target = quote_from_bytes(target, safe=bytes(range(0x21, 0x7F))).encode()
+            target = quote_from_bytes(target, safe=_SAFE).encode()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         if content_type is not None:
             headers["Content-Type"] = content_type

@@ -408,6 +408,30 @@ async def test_more_than_so_many_requests_do_not_wait(monkeypatch: pytest.Monkey
     assert bot.statistics()["in_flight"] == 0
 
 
+async def test_pings_do_not_crowd_out_what_needs_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freqtrade, "OPEN_IN_FLIGHT", 1)
+    upstream = Upstream()
+    quick, upstream.answer = upstream.answer, never
+    bot = upstream.bot()
+    ping = asyncio.create_task(bot.pass_on("GET", b"/ping"))
+    await anyio.wait_all_tasks_blocked()
+    assert (await bot.pass_on("GET", b"/ping")).status == 503
+    upstream.answer = quick
+    assert (await bot.pass_on("GET", b"/count")).status == 200
+    ping.cancel()
+    await asyncio.wait([ping])
+    assert (await bot.pass_on("GET", b"/ping")).status == 200
+
+
+async def test_no_byte_of_a_target_is_a_fault() -> None:
+    upstream = Upstream()
+    bot = upstream.bot()
+    for byte in set(range(256)) - {ord(".")}:
+        for target in (b"/x%c" % byte, b"/x%c%%" % byte, b"/%c//:@[" % byte):
+            assert (await bot.pass_on("GET", target, b"q=%c" % byte)).status == 200
+    assert all(request.extensions["target"].isascii() for request in upstream.requests)
+
+
 async def test_an_answer_is_bounded_and_so_are_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freqtrade, "ANSWER_BYTES", 100)
     monkeypatch.setattr(freqtrade, "HELD_BYTES", 150)
