@@ -29,6 +29,7 @@ from hub.asgi.descriptors import Waiting, room_for
 from hub.asgi.serving import BACKLOG, uvicorn_config
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
+from hub.bots.freqtrade import FreqtradeBot
 from hub.bots.registry import BotRegistry
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
@@ -41,6 +42,7 @@ from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
 from hub.relay import Relay
 from hub.rest.app import RestSettings, build_rest
+from hub.rest.passing import PassThrough
 from hub.rest.public import documentation_routes, probe_routes
 
 __all__ = ["Hub"]
@@ -84,6 +86,8 @@ class Hub:
         self._app: HubApp | None = None
         self._authenticator: Authenticator | None = None
         self._rest: FastAPI | None = None
+        self._passing: PassThrough | None = None
+        self._bots: list[FreqtradeBot] = []
         self._sockets: Waiting | None = None
         self._portal: contextlib.AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
         self._stop: asyncio.Event | None = None
@@ -127,6 +131,8 @@ class Hub:
             try:
                 await self._serve_node(node, sock, listening)
             finally:
+                for bot in self._bots:
+                    await bot.aclose()
                 await node.stop()
                 self._refuse_waiting()
 
@@ -136,8 +142,15 @@ class Hub:
         authenticator = Authenticator(config, node.clock.now_ms, node.clock.monotonic)
         self._authenticator = authenticator
         node.authenticate = authenticator.renew
-        self._rest = _rest(config, node, authenticator)
-        self._app = _application(config, node, authenticator, self._rest)
+        registry = BotRegistry(
+            node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots
+        )
+        self._bots = _freqtrade_bots(config, node)
+        for bot in self._bots:
+            registry.pass_to(bot)
+        self._rest = _rest(config, node, authenticator, registry)
+        self._passing = PassThrough(self._rest, registry.passed, self._rest.state.user)
+        self._app = _application(config, node, authenticator, registry, self._rest, self._passing)
         server = _Server(
             uvicorn_config(
                 self._app,
@@ -351,9 +364,11 @@ class Hub:
             return {}
 
     def _statistics(self) -> dict[str, Any]:
-        node, app, rest, sockets = self._node, self._app, self._rest, self._sockets
-        authenticator = self._authenticator
-        if node is None or app is None or rest is None or sockets is None or authenticator is None:
+        node, app, rest, passing = self._node, self._app, self._rest, self._passing
+        authenticator, sockets = self._authenticator, self._sockets
+        if node is None or app is None or rest is None or passing is None:
+            return {}
+        if authenticator is None or sockets is None:
             return {}
         relays = {relay.name: relay.statistics() for relay in self._relays}
         return {
@@ -362,6 +377,8 @@ class Hub:
             "auth": authenticator.statistics(),
             "sockets": sockets.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
+            "passing": msgspec.to_builtins(passing.statistics()),
+            "bots": {bot.name: bot.statistics() for bot in self._bots},
             "relays": relays,
             "in_process_waiting": len(self._waiting),
         }
@@ -374,21 +391,54 @@ def _loaded(source: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _rest(config: Config, node: Node, authenticator: Authenticator) -> FastAPI:
-    registry = BotRegistry(node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots)
+def _freqtrade_bots(config: Config, node: Node) -> list[FreqtradeBot]:
+    """The upstreams whose REST the hub may use."""
+    return [
+        FreqtradeBot(
+            upstream.name,
+            host=upstream.host,
+            port=upstream.port,
+            secure=upstream.secure,
+            username=upstream.username,
+            password=upstream.password.reveal(),
+            deadline_s=upstream.rest_timeout_s,
+            now_ms=node.clock.now_ms,
+            monotonic=node.clock.monotonic,
+        )
+        for upstream in config.hub.upstreams
+        if upstream.username is not None and upstream.password is not None
+    ]
+
+
+def _rest(config: Config, node: Node, authenticator: Authenticator, registry: BotRegistry) -> FastAPI:
+    # No CORS here: it has to be around what is passed on, too.
     return build_rest(
         authenticator,
         registry,
         node.publish_and_wait,
-        RestSettings(cors_origins=config.api_server.CORS_origins, items=config.hub.limits.items),
+        RestSettings(items=config.hub.limits.items),
     )
 
 
-def _application(config: Config, node: Node, authenticator: Authenticator, rest: FastAPI) -> HubApp:
+def _application(
+    config: Config,
+    node: Node,
+    authenticator: Authenticator,
+    registry: BotRegistry,
+    rest: FastAPI,
+    passing: PassThrough,
+) -> HubApp:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
         routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
-    return build_app(node, authenticator, rest, routes)
+    return build_app(
+        node,
+        authenticator,
+        passing,
+        routes,
+        cors_origins=config.api_server.CORS_origins,
+        knows=registry.knows,
+    )
 
 
 def _limits(config: Config) -> NodeLimits:

@@ -287,6 +287,22 @@ def test_each_token_of_a_list_is_checked(files: Files) -> None:
             {"upstreams": [{"name": "a", "host": "h", "ws_token": ""}]},
             "hub.upstreams[0].ws_token: expected a secret, got an empty text",
         ),
+        (
+            {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "username": "u"}]},
+            "hub.upstreams[0].password: expected a value beside username, got none",
+        ),
+        (
+            {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "password": "p"}]},
+            "hub.upstreams[0].username: expected a value beside password, got none",
+        ),
+        (
+            {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "username": "u", "password": 1}]},
+            "hub.upstreams[0].password: expected text in quotes, got a number",
+        ),
+        (
+            {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "rest_timeout_s": 0}]},
+            "hub.upstreams[0].rest_timeout_s: expected a number from 0.1 to 300, got 0",
+        ),
         ({"bots": {"a": {"stoploss": "x"}}}, "hub.bots.a.stoploss: expected `float | null`, got `str`"),
         ({"bots": {"a": 1}}, "hub.bots.a: expected a map of show_config's fields, got a number"),
         ({"bots": []}, "hub.bots: expected a map of bots, got a list"),
@@ -763,7 +779,9 @@ def test_no_text_of_a_configuration_has_a_secret(files: Files) -> None:
     hub = {
         "tokens": {CANARY: "alpha"},
         "publishers": [{"name": "p", "token": CANARY + "p", "bots": ["alpha"]}],
-        "upstreams": [{"name": "u", "host": "h", "ws_token": CANARY + "u"}],
+        "upstreams": [
+            {"name": "u", "host": "h", "ws_token": CANARY + "u", "username": "me", "password": CANARY + "p"}
+        ],
     }
     document = {"api_server": {**STRONG, "pasword": "canary-typo"}, "hub": hub}
     config = files.load(document)

@@ -26,6 +26,7 @@ from hub import relay, server
 from hub.asgi.connection import MessageEndpoint
 from hub.asgi.descriptors import Waiting
 from hub.auth.authenticator import Authenticator
+from hub.bots.freqtrade import FreqtradeBot
 from hub.config import (
     ApiServer,
     BotToken,
@@ -47,6 +48,7 @@ from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
+from hub.rest.passing import PassThrough
 from hub.rest.publish import _STATUS, PublishIntake
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -317,12 +319,16 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
             node.publish_and_wait, items=1, body_bytes=1, pending_bytes=1, body_timeout_s=1
         )
         rest = msgspec.to_builtins(intake.statistics())
+        passing = PassThrough(None, None, None).statistics()  # type: ignore[arg-type]
+        bot = FreqtradeBot("maker", host="127.0.0.1", port=1, username="u", password="p")
         return {
             **node.statistics(),
             "edge": edge,
             "auth": authenticator.statistics(),
             "sockets": Waiting(1).statistics(),
             "rest": rest,
+            "passing": msgspec.to_builtins(passing),
+            "bots": {"*": bot.statistics()},
             "relays": {"*": upstream},
             "in_process_waiting": 0,
         }
@@ -334,7 +340,7 @@ def test_the_statistics(tmp_path: Path) -> None:
     told = {name for row in table(OPERATIONS, "name", "meaning") for name in code(row[0])}
     assert told == set(leaves(asyncio.run(figures(tmp_path))))
     joined = ast.parse((ROOT / "hub" / "server.py").read_text())
-    assert {"edge", "auth", "rest", "relays", "in_process_waiting"} <= {
+    assert {"edge", "auth", "rest", "passing", "bots", "relays", "in_process_waiting"} <= {
         node.value
         for node in ast.walk(joined)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

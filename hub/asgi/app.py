@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -17,15 +17,17 @@ from hub.asgi.outlet import Statistics
 from hub.auth.authenticator import Authenticator
 from hub.node import Node
 
-__all__ = ["REST_PREFIX", "HubApp", "build_app"]
+__all__ = ["BOTS_PREFIX", "REST_PREFIX", "HubApp", "build_app"]
 
 REST_PREFIX = "/api/v1"
+BOTS_PREFIX = "/bots/"
 
 
 class HubApp(Starlette):
     """Starlette with the message endpoint in front: its websockets take no part in middleware and routing.
 
-    For 10 000 connections that saves the frames of four middlewares each. `endpoint` has the edge's figures.
+    For 10 000 connections that saves the frames of four middlewares each. `endpoint` has the edge's figures. FreqUI makes the
+    websocket's URL from a bot's, so each bot has a message path too; a name in it was decoded by the server, and may have slashes.
     """
 
     def __init__(
@@ -42,14 +44,26 @@ class HubApp(Starlette):
         self.endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"] == MESSAGE_PATH:
-            await self.endpoint(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        if scope["type"] == "websocket":
+            path: str = scope["path"]
+            if path == MESSAGE_PATH:
+                await self.endpoint(scope, receive, send)
+                return
+            if (bot := _bot_of(path)) is not None:
+                await self.endpoint(scope, receive, send, bot)
+                return
+        await super().__call__(scope, receive, send)
 
     def statistics(self) -> Statistics:
         """The edge's figures (MessageEndpoint.statistics)."""
         return self.endpoint.statistics()
+
+
+def _bot_of(path: str) -> str | None:
+    """Whose message path this is."""
+    if path.startswith(BOTS_PREFIX) and path.endswith(MESSAGE_PATH):
+        return path[len(BOTS_PREFIX) : -len(MESSAGE_PATH)] or None
+    return None
 
 
 async def _not_found(_request: Request, _error: Exception) -> Response:
@@ -63,18 +77,22 @@ def build_app(
     public_routes: Sequence[BaseRoute] = (),
     *,
     cors_origins: Sequence[str] = (),
+    knows: Callable[[str], bool] = lambda _bot: True,
     lifespan: Lifespan[HubApp] | None = None,
 ) -> HubApp:
     """The hub's application.
 
-    `rest_app` is mounted under REST_PREFIX, `public_routes` come before it. `cors_origins` concern HTTP only (the
+    `rest_app` is mounted under REST_PREFIX, and under it for each bot: `path_params` of its scope then have `bot`. `knows` says
+    whether a bot of a name exists. `public_routes` come before it. `cors_origins` concern HTTP only (the
     authenticator judges a websocket's Origin); leave it empty when `rest_app` answers CORS itself. The node is started and
     drained by whoever owns it, before uvicorn ends the sockets; a lifespan's shutdown is too late for that.
     """
-    endpoint = MessageEndpoint(node, authenticator)
+    endpoint = MessageEndpoint(node, authenticator, knows=knows)
     routes: list[BaseRoute] = list(public_routes)
     if rest_app is not None:
         routes.append(Mount(REST_PREFIX, rest_app))
+        # Not one segment only: a name may have a slash, which is decoded before routes are matched.
+        routes.append(Mount(f"{BOTS_PREFIX}{{bot:path}}{REST_PREFIX}", rest_app))
     middleware = [
         Middleware(
             CORSMiddleware,

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from hub.asgi.fallback import FallbackOutlet
@@ -74,6 +75,7 @@ class MessageEndpoint:
     included. A client's fault never logs a traceback; the hub's own is logged once, without any payload, and closes 1011.
 
     Args:
+        knows: whether there is a bot of this name; every name, when left out.
         clock: seconds, monotonic; the loop's own when left out. sleep: waits so many seconds.
     """
 
@@ -82,11 +84,13 @@ class MessageEndpoint:
         node: Node,
         authenticator: Authenticator,
         *,
+        knows: Callable[[str], bool] = lambda _bot: True,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._node = node
         self._authenticator = authenticator
+        self._knows = knows
         self._clock = clock
         self._sleep = sleep
         self._open: set[EdgeOutlet] = set()
@@ -109,7 +113,8 @@ class MessageEndpoint:
             "unread_bytes": sum(outlet.unread_bytes for outlet in self._open),
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, bot: str | None = None) -> None:
+        """Serve one websocket. A client of freqtrade's wire sees `bot` where the path names one; on v2 a client names its own."""
         event = await receive()
         if event["type"] != "websocket.connect":
             return
@@ -117,7 +122,7 @@ class MessageEndpoint:
         # The peer may be gone before its answer: OSError by the ASGI specification.
         with suppress(OSError):
             try:
-                wire, principal = self._admit(dict(scope))
+                wire, principal = self._admit(dict(scope), bot)
             except HandshakeRefused as refusal:
                 self._refused[str(refusal.status)] += 1
                 logger.info("refused %s with %d: %s", client, refusal.status, refusal)
@@ -129,9 +134,11 @@ class MessageEndpoint:
             await send(accept)
             await self._live(_outlet(scope, send), wire, principal, scope, receive)
 
-    def _admit(self, scope: dict[str, Any]) -> tuple[Wire, Principal]:
+    def _admit(self, scope: dict[str, Any], bot: str | None) -> tuple[Wire, Principal]:
         try:
             wire, principal = authenticate(scope, self._authenticator)
+            if bot is not None and wire is Wire.FREQTRADE:
+                principal = self._seeing(principal, bot)
             self._node.admit(principal)
         except HandshakeRefused:
             raise
@@ -139,6 +146,12 @@ class MessageEndpoint:
             _log_internal("handshake", error)
             raise HandshakeRefused(500, "internal error") from None
         return wire, principal
+
+    def _seeing(self, principal: Principal, bot: str) -> Principal:
+        # One answer for both: whether a bot exists is nobody's business who may not read it.
+        if not principal.may_read(bot) or not self._knows(bot):
+            raise HandshakeRefused(403, "no bot of this name, or this credential may not read it")
+        return msgspec.structs.replace(principal, legacy_bot=bot)
 
     async def _live(
         self, outlet: EdgeOutlet, wire: Wire, principal: Principal, scope: Scope, receive: Receive

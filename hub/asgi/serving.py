@@ -99,5 +99,6 @@ def log_config(verbosity: str) -> dict[str, Any]:
             "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
         },
         "root": {"handlers": ["stderr"], "level": level},
-        "loggers": {"uvicorn": {"level": level}},
+        # httpx has a line at INFO for each request; uvicorn's access log has it already.
+        "loggers": {"uvicorn": {"level": level}, "httpx": {"level": "WARNING"}},
     }

@@ -115,6 +115,7 @@ def secrets_of(config: Config) -> list[Secret]:
         *server.ws_token,
         *(entry.token for entry in entries),
         *(upstream.ws_token for upstream in hub.upstreams),
+        *(upstream.password for upstream in hub.upstreams if upstream.password is not None),
     ]
 
 

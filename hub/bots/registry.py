@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hub.bots.freqtrade import FreqtradeBot
 from hub.frames.timeframe import timeframe_ms
 from hub.protocol.answers import Health, PairList, ShowConfig, Version
 from hub.protocol.botapi import BotAPI, BotError, UnknownBot
@@ -98,7 +99,8 @@ class HubBot:
 class BotRegistry:
     """Finds the BotAPI of a name: one that was registered, else a HubBot for a bot that the source knows.
 
-    The default bot always answers, also before its first message, so that a client can log in and wait.
+    The default bot always answers, also before its first message, so that a client can log in and wait. A freqtrade bot to which
+    requests are passed on as they are (`pass_to`) is found by `passed`.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class BotRegistry:
         self._version = version
         self._overrides = overrides or {}
         self._registered: dict[str, BotAPI] = {}
+        self._passed: dict[str, FreqtradeBot] = {}
         self.default_bot = default_bot
 
     def register(self, name: str, bot: BotAPI) -> None:
@@ -123,9 +126,28 @@ class BotRegistry:
         """Take back `register`; nothing happens if there is none."""
         self._registered.pop(name, None)
 
+    def pass_to(self, bot: FreqtradeBot) -> None:
+        """Let requests for its name be passed on to `bot`."""
+        self._passed[bot.name] = bot
+
+    def passed(self, name: str | None) -> FreqtradeBot | None:
+        """The bot to which requests for this name, or for the default bot, are passed on; None when the hub answers itself."""
+        return self._passed.get(self.default_bot if name is None else name)
+
     def names(self) -> list[str]:
-        """All names that `bot` answers, sorted."""
-        return sorted({self.default_bot, *self._registered, *self._overrides, *self._source.bots()})
+        """All names that `bot` or `passed` answers, sorted."""
+        known = {self.default_bot, *self._registered, *self._passed, *self._overrides, *self._source.bots()}
+        return sorted(known)
+
+    def knows(self, name: str) -> bool:
+        """Whether it is one of `names`."""
+        return (
+            name == self.default_bot
+            or name in self._registered
+            or name in self._passed
+            or name in self._overrides
+            or name in self._source.bots()
+        )
 
     def bot(self, name: str | None) -> BotAPI | HubBot:
         """The bot of this name, or the default bot for None.
@@ -137,7 +159,7 @@ class BotRegistry:
         registered = self._registered.get(name)
         if registered is not None:
             return registered
-        if name != self.default_bot and name not in self._overrides and name not in self._source.bots():
+        if not self.knows(name):
             raise UnknownBot(f"bot {name}: unknown")
         return HubBot(name, self._source, version=self._version, overrides=self._overrides.get(name))
 

@@ -7,8 +7,19 @@ from typing import Annotated, Any
 
 import msgspec
 
-from hub.config.kinds import BOTS, FLAG, HOST, NAME, PORT, Kind, Warn, read_json
-from hub.config.secret import FULL_SECRET, MIN_SECRET_BYTES, Secret
+from hub.config.kinds import (
+    BOTS,
+    DEADLINE_S,
+    FLAG,
+    HOST,
+    NAME,
+    OPTIONAL_USERNAME,
+    PORT,
+    Kind,
+    Warn,
+    read_json,
+)
+from hub.config.secret import FULL_SECRET, MIN_SECRET_BYTES, OPTIONAL_SECRET, Secret
 from hub.config.structs import items, struct
 from hub.protocol.errors import ConfigError
 
@@ -32,13 +43,20 @@ class PublisherEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
-    """An unmodified freqtrade producer that the relay consumes; `name` becomes its bot's name here."""
+    """An unmodified freqtrade producer that the relay consumes; `name` becomes its bot's name here.
+
+    With `username` and `password`, those of its REST, requests for the bot are passed on to it; it has `rest_timeout_s` seconds to
+    answer each.
+    """
 
     name: Annotated[str, NAME]
     host: Annotated[str, HOST]
     ws_token: Annotated[Secret, FULL_SECRET]
     port: Annotated[int, PORT] = 8080
     secure: Annotated[bool, FLAG] = False
+    username: Annotated[str | None, OPTIONAL_USERNAME] = None
+    password: Annotated[Secret | None, OPTIONAL_SECRET] = None
+    rest_timeout_s: Annotated[float, DEADLINE_S] = 10.0
 
 
 def _accept_tokens(name: str, value: Any, warn: Warn) -> tuple[BotToken, ...]:
@@ -76,6 +94,17 @@ def _refuse_stray_token(name: str, entry: Mapping[str, Any]) -> None:
         raise ConfigError(name, "expected the keys name, token and bot only")
 
 
+def _accept_upstreams(name: str, value: Any, warn: Warn) -> tuple[Upstream, ...]:
+    upstreams: tuple[Upstream, ...] = _UPSTREAMS.accept(name, value, warn)
+    for i, upstream in enumerate(upstreams):
+        if upstream.username is None and upstream.password is not None:
+            raise ConfigError(f"{name}[{i}].username", "expected a value beside password, got none")
+        if upstream.username is not None and upstream.password is None:
+            raise ConfigError(f"{name}[{i}].password", "expected a value beside username, got none")
+    return upstreams
+
+
 TOKENS = Kind(_accept_tokens, read_json)
 PUBLISHERS = items(PublisherEntry)
-UPSTREAMS = items(Upstream)
+_UPSTREAMS = items(Upstream)
+UPSTREAMS = Kind(_accept_upstreams, _UPSTREAMS.read)

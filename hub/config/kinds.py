@@ -24,6 +24,7 @@ __all__ = [
     "BOTS",
     "BYTES",
     "COUNT",
+    "DEADLINE_S",
     "FLAG",
     "HOST",
     "LISTEN_PORT",
@@ -31,6 +32,7 @@ __all__ = [
     "NAME",
     "OPTIONAL_NAME",
     "OPTIONAL_PATH",
+    "OPTIONAL_USERNAME",
     "ORIGINS",
     "PORT",
     "PROXIES",
@@ -40,6 +42,7 @@ __all__ = [
     "Kind",
     "Warn",
     "checked_name",
+    "optional",
     "read_json",
     "read_text",
     "whole",
@@ -249,7 +252,9 @@ def _accept_username(name: str, value: Any, _warn: Warn) -> str:
     return value
 
 
-def _optional(kind: Kind) -> Kind:
+def optional(kind: Kind) -> Kind:
+    """`kind`, or null."""
+
     def accept(name: str, value: Any, warn: Warn) -> Any:
         return None if value is None else kind.accept(name, value, warn)
 
@@ -263,13 +268,15 @@ COUNT = whole(1, 10_000_000)
 BYTES = whole(1024, 2**40)
 MILLISECONDS = whole(10, 3_600_000)
 SECONDS = _number(0, 3600)
+DEADLINE_S = _number(0.1, 300)
 VERBOSITY = _choice("error", "info")
 HOST = Kind(_accept_host, read_text)
 ADDRESS = Kind(_accept_address, read_text)
-OPTIONAL_PATH = _optional(Kind(_accept_path, read_text))
+OPTIONAL_PATH = optional(Kind(_accept_path, read_text))
 PROXIES = Kind(_accept_proxies, _read_list)
 ORIGINS = Kind(_accept_origins, _read_list)
 NAME = Kind(_accept_name, read_text)
-OPTIONAL_NAME = _optional(NAME)
+OPTIONAL_NAME = optional(NAME)
 BOTS = Kind(_accept_bots, _read_list)
 USERNAME = Kind(_accept_username, read_text)
+OPTIONAL_USERNAME = optional(USERNAME)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hmac
 from typing import Any, NoReturn
 
-from hub.config.kinds import Kind, Warn, read_json, read_text
+from hub.config.kinds import Kind, Warn, optional, read_json, read_text
 from hub.config.wording import shape
 from hub.protocol.errors import ConfigError
 
-__all__ = ["FULL_SECRET", "MIN_SECRET_BYTES", "SECRET", "SECRETS", "Secret"]
+__all__ = ["FULL_SECRET", "MIN_SECRET_BYTES", "OPTIONAL_SECRET", "SECRET", "SECRETS", "Secret"]
 
 MIN_SECRET_BYTES = 32
 """From this length on a secret is taken for one that nobody guesses."""
@@ -87,4 +87,5 @@ def _read_secrets(name: str, text: str) -> Any:
 
 SECRET = Kind(_accept_secret, read_text)
 FULL_SECRET = Kind(_accept_full_secret, read_text)
+OPTIONAL_SECRET = optional(FULL_SECRET)
 SECRETS = Kind(_accept_secrets, _read_secrets)

@@ -55,7 +55,8 @@ def build_rest(
     publish: Publish,
     settings: RestSettings | None = None,
 ) -> FastAPI:
-    """The sub-application. `app.state.publish_intake.statistics()` has the bytes that POST /publish holds.
+    """The sub-application. `app.state.publish_intake.statistics()` has the bytes that POST /publish holds; `app.state.user` is how a
+    request is authenticated.
 
     It answers CORS itself, so the application around it must not. `publish` is the node's.
     """
@@ -70,6 +71,7 @@ def build_rest(
         body_timeout_s=settings.body_timeout_s,
     )
     app.state.publish_intake = intake
+    app.state.user = _User(authenticator)
     _answer_errors(app)
     _add_info(app, authenticator, registry)
     _add_tokens(app, authenticator)

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import PlainTextResponse
+from anyio import wait_all_tasks_blocked
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from hub.asgi.app import HubApp, build_app
@@ -445,6 +446,89 @@ async def test_the_fallback_closes_with_a_code(payload: str, code: int) -> None:
 async def test_another_websocket_path_is_refused() -> None:
     async with AsgiSocket(built(Edge()), "/elsewhere") as socket:
         assert (await socket.take())["type"] == "websocket.close"
+
+
+# A bot's own path.
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("bot", ["alpha", "my bot", "ä", "a/b", "/api/v1"])
+async def test_on_a_bots_path_a_legacy_client_sees_that_bot(bot: str) -> None:
+    edge = Edge()
+    edge.authenticator.principal = Principal(name="reader", legacy_bot="main")
+    seen: list[Principal] = []
+    edge.node.on_receive = lambda session, _message: seen.append(session.principal)
+    app = built(edge, knows=lambda name: name == bot)
+    async with AsgiSocket(app, f"/bots/{bot}{MESSAGE_PATH}") as socket:
+        assert await socket.take() == {"type": "websocket.accept"}
+        socket.send(text='{"type":"subscribe","data":["whitelist"]}')
+        await wait_all_tasks_blocked()
+    assert seen == [Principal(name="reader", legacy_bot=bot)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("bot", ["beta", "gamma", "alpha/", "Alpha"])
+async def test_an_unknown_or_forbidden_bot_is_refused_before_the_upgrade(bot: str) -> None:
+    edge = Edge()
+    edge.authenticator.principal = Principal(
+        name="reader", reads=frozenset({"alpha", "gamma"}), legacy_bot="alpha"
+    )
+    app = built(edge, knows=lambda name: name in ("alpha", "beta"))
+    async with AsgiSocket(app, f"/bots/{bot}{MESSAGE_PATH}") as socket:
+        assert (await socket.take())["status"] == 403
+        assert await socket.take() == {"type": "websocket.http.response.body", "body": b""}
+    assert edge.node.calls == []
+    assert app.statistics()["refused"] == {"403": 1}
+
+
+@pytest.mark.anyio
+async def test_a_v2_client_is_on_a_bots_path_as_on_the_plain_one() -> None:
+    edge = Edge()
+    edge.authenticator.principal = Principal(name="reader", legacy_bot="main")
+    app = built(edge, knows=lambda _name: False)
+    async with AsgiSocket(app, f"/bots/beta{MESSAGE_PATH}", [JSON]) as socket:
+        assert await socket.take() == {"type": "websocket.accept", "subprotocol": JSON}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/bots/alpha/message/ws",
+        "/bots/alpha/api/v1/message/ws/",
+        "/bots/api/v1/message/ws",
+        "/bots//api/v1/message/ws",
+    ],
+)
+async def test_what_only_looks_like_a_bots_path_is_refused(path: str) -> None:
+    edge = Edge()
+    async with AsgiSocket(built(edge), path) as socket:
+        assert (await socket.take())["type"] == "websocket.close"
+    assert edge.node.calls == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "bot"),
+    [
+        ("/bots/alpha/api/v1/trades/3", "alpha"),
+        ("/bots/my%20bot/api/v1/trades/3", "my bot"),
+        ("/bots/%C3%A4/api/v1/trades/3", "ä"),
+        ("/bots/a%2Fb/api/v1/trades/3", "a/b"),
+        ("/api/v1/trades/3", None),
+    ],
+)
+async def test_the_mount_is_the_same_for_each_bot(path: str, bot: str | None) -> None:
+    async def rest(scope: Any, receive: Any, send: Any) -> None:
+        below = scope["path"].removeprefix(scope["root_path"])
+        answer = JSONResponse([scope["path_params"].get("bot"), below])
+        await answer(scope, receive, send)
+
+    app = built(Edge(), rest_app=rest)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://hub") as browser:
+        assert (await browser.get(path)).json() == [bot, "/trades/3"]
+        for other in ("/bots/alpha", "/bots/alpha/", "/bots/alpha/api/v1", "/bots", "/bots//api/v1"):
+            assert (await browser.get(other)).status_code == 404
 
 
 @pytest.mark.anyio

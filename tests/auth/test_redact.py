@@ -51,9 +51,15 @@ def test_texts(text: str, clean: str) -> None:
 
 
 def test_the_configured_secrets_are_hidden_wherever_they_stand() -> None:
-    upstream = Upstream(name="u", host="h", ws_token=Secret("upstream-canary"))
+    upstream = Upstream(
+        name="u",
+        host="h",
+        ws_token=Secret("upstream-canary"),
+        username="me",
+        password=Secret("password-canary"),
+    )
     redaction = Redaction(secrets_of(config(upstreams=(upstream,))))
-    for secret in (READER, ALPHA, PUBLISHER, JWT_KEY, PASSWORD, "upstream-canary"):
+    for secret in (READER, ALPHA, PUBLISHER, JWT_KEY, PASSWORD, "upstream-canary", "password-canary"):
         assert redaction(f"x{secret}y") == "x***y"
 
 

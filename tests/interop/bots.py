@@ -27,6 +27,7 @@ __all__ = [
     "FakeExchange",
     "FreqtradeConsumer",
     "FreqtradeProducer",
+    "FreqtradeQuiet",
     "HubProcess",
     "Process",
     "WaitTimeout",
@@ -312,6 +313,12 @@ class FreqtradeProducer(FreqtradeBot):
     """Analyses four pairs, trades, and broadcasts (rig/strategies/RigProducer.py)."""
 
     strategy = "RigProducer"
+
+
+class FreqtradeQuiet(FreqtradeBot):
+    """Analyses four pairs and trades when told to (rig/strategies/RigQuiet.py)."""
+
+    strategy = "RigQuiet"
 
 
 class FreqtradeConsumer(FreqtradeBot):
