@@ -29,6 +29,7 @@ from hub.asgi.descriptors import Waiting, room_for
 from hub.asgi.serving import BACKLOG, uvicorn_config
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
+from hub.bots.ports import InProcess
 from hub.bots.registry import BotRegistry
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
@@ -37,6 +38,7 @@ from hub.frames.columns import Columns
 from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
 from hub.node import VERSION, Ack, Node, NodeLimits
+from hub.protocol.botapi import BotAPI
 from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
 from hub.relay import Relay
@@ -91,6 +93,8 @@ class Hub:
         # Apart from `_lock`, which `stop` holds for as long as the hub drains.
         self._waiting_lock = threading.Lock()
         self._waiting: set[concurrent.futures.Future[Ack]] = set()
+        self._bots_lock = threading.Lock()
+        self._in_process: dict[str, InProcess] = {}
         self._run_id = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self.host = self.config.api_server.listen_ip_address
@@ -128,13 +132,23 @@ class Hub:
             finally:
                 await node.stop()
                 self._refuse_waiting()
+                for port in list(self._in_process.values()):
+                    port.close()
 
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
         self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
         authenticator = Authenticator(config, node.clock.now_ms)
         node.authenticate = authenticator.of_token
-        self._rest = _rest(config, node, authenticator)
+        registry = BotRegistry(
+            node,
+            default_bot=config.default_bot,
+            version=VERSION,
+            now_ms=node.clock.now_ms,
+            in_process=self._in_process,
+            overrides=config.hub.bots,
+        )
+        self._rest = _rest(config, node, authenticator, registry)
         self._app = _application(config, node, authenticator, self._rest)
         server = _Server(
             uvicorn_config(
@@ -218,6 +232,32 @@ class Hub:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    # --- bots in process
+
+    def register(self, name: str, bot: BotAPI, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Let `bot` answer REST for `name`, in place of any other way to it; from any thread, before `start` and after.
+
+        Its methods are called on `loop`, or without one on a loop in a thread of its own: it may block there.
+
+        Raises:
+            BadMessage: this cannot be a name.
+        """
+        self._replace(check_name("bot", name), InProcess(name, bot, loop=loop))
+
+    def unregister(self, name: str) -> None:
+        """Take back `register`; nothing happens without one. What REST asked and was not answered ends with an error."""
+        self._replace(name, None)
+
+    def _replace(self, name: str, port: InProcess | None) -> None:
+        with self._bots_lock:
+            before = self._in_process.get(name)
+            if port is not None:
+                self._in_process[name] = port
+            else:
+                self._in_process.pop(name, None)
+        if before is not None:
+            before.close()
 
     # --- publishing in process
 
@@ -357,6 +397,8 @@ class Hub:
             "edge": app.statistics(),
             "sockets": sockets.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
+            "rest_bodies": msgspec.to_builtins(rest.state.bodies.statistics()),
+            "bots_in_process": {name: port.statistics() for name, port in list(self._in_process.items())},
             "relays": relays,
             "in_process_waiting": len(self._waiting),
         }
@@ -369,8 +411,7 @@ def _loaded(source: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _rest(config: Config, node: Node, authenticator: Authenticator) -> FastAPI:
-    registry = BotRegistry(node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots)
+def _rest(config: Config, node: Node, authenticator: Authenticator, registry: BotRegistry) -> FastAPI:
     return build_rest(
         authenticator,
         registry,
@@ -382,7 +423,9 @@ def _rest(config: Config, node: Node, authenticator: Authenticator) -> FastAPI:
 def _application(config: Config, node: Node, authenticator: Authenticator, rest: FastAPI) -> HubApp:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
-        routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
+        routes += documentation_routes(
+            rest, prefix=REST_PREFIX, version=VERSION, default_bot=config.default_bot
+        )
     return build_app(node, authenticator, rest, routes)
 
 

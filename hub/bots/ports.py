@@ -24,6 +24,7 @@ import msgspec
 
 from hub.protocol.answers import PairHistory
 from hub.protocol.botapi import BotAPI, BotBusy, BotError, BotGone, BotUnavailable, NotFound, perform
+from hub.protocol.errors import RequestError
 from hub.protocol.operations import Operation
 
 __all__ = ["DEADLINE_S", "IN_FLIGHT", "BotPort", "Bound", "InProcess", "PortAnswer", "Requested", "Requester"]
@@ -98,7 +99,7 @@ class Requester(Protocol):
     ) -> tuple[int, bytes]:
         """The status and the JSON of the answer; `path` is relative to /api/v1, `body` the decoded JSON or None.
 
-        `path` and `query` are percent-encoded. Raises as BotPort.
+        `path` and `query` are percent-encoded. Raises as BotPort, or the RequestError of a call over the bot's websocket.
         """
 
 
@@ -112,8 +113,18 @@ class Requested:
         self, operation: Operation, arguments: Mapping[str, Any], *, principal: str
     ) -> PortAnswer:
         path, query, body = operation.request(arguments)
-        status, answer = await self._bot.request(operation.method, path, query, body, principal=principal)
+        try:
+            status, answer = await self._bot.request(operation.method, path, query, body, principal=principal)
+        except RequestError as error:
+            raise _of_call(error) from None
         return PortAnswer(status=status, body=answer)
+
+
+def _of_call(error: RequestError) -> BotError | BotUnavailable:
+    """A call over the bot's websocket that failed, as REST tells it."""
+    if error.code == "bot_gone":
+        return BotGone(str(error))
+    return BotBusy(str(error)) if error.temporary else BotError(str(error))
 
 
 class InProcess:

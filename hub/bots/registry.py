@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from hub.bots.hub_bot import BotSource, HubBot, nominal_ms
-from hub.bots.ports import BotPort, InProcess
+from hub.bots.ports import BotPort, InProcess, Requested, Requester
 from hub.protocol.botapi import UnknownBot
 
 __all__ = ["BotKind", "BotListing", "BotRegistry"]
@@ -48,6 +48,14 @@ class BotListing(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool | None
 
 
+class NamedRequester(Requester, Protocol):
+    """A bot that takes whole requests and knows its name."""
+
+    @property
+    def name(self) -> str:
+        """The bot's name."""
+
+
 class BotRegistry:
     """Finds the port of a name, in this order: registered in process, attached now, a freqtrade bot with REST, known by its messages.
 
@@ -56,8 +64,7 @@ class BotRegistry:
     Args:
         now_ms: ms since 1970 UTC.
         in_process: the bots that the embedding program registered; looked at anew for each request, other threads may change it.
-        attached: the names of the bots that are attached now; attach: the port of one of them.
-        freqtrade: the ports of upstreams with REST.
+        attached: the names of the bots that are attached now; attach: one of them.
         overrides: fields of show_config by bot, for bots known by their messages.
     """
 
@@ -70,8 +77,7 @@ class BotRegistry:
         now_ms: Callable[[], int],
         in_process: Mapping[str, InProcess] | None = None,
         attached: Callable[[], Collection[str]] = tuple,
-        attach: Callable[[str], BotPort] | None = None,
-        freqtrade: Mapping[str, BotPort] | None = None,
+        attach: Callable[[str], Requester] | None = None,
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._source = source
@@ -80,10 +86,21 @@ class BotRegistry:
         self._in_process = in_process if in_process is not None else {}
         self._attached = attached
         self._attach = attach
-        self._freqtrade = freqtrade or {}
+        self._freqtrade: dict[str, NamedRequester] = {}
         self._overrides = overrides or {}
         self._hub_bots: dict[str, HubBot] = {}
         self.default_bot = default_bot
+
+    def pass_to(self, bot: NamedRequester) -> None:
+        """Let requests for its name be passed on to `bot`, a freqtrade bot with REST."""
+        self._freqtrade[bot.name] = bot
+
+    def passed(self, name: str | None) -> NamedRequester | None:
+        """The bot to which requests for this name, or for the default bot, are passed on; None when another port answers."""
+        name = self.default_bot if name is None else name
+        if name in self._in_process or name in self._attached():
+            return None
+        return self._freqtrade.get(name)
 
     def names(self) -> list[str]:
         """All names that `port` answers, sorted."""
@@ -91,6 +108,17 @@ class BotRegistry:
         in_process = list(self._in_process)
         elsewhere = {*self._attached(), *self._freqtrade, *self._overrides, *self._source.bots()}
         return sorted({self.default_bot, *in_process, *elsewhere})
+
+    def knows(self, name: str) -> bool:
+        """Whether it is one of `names`."""
+        return (
+            name == self.default_bot
+            or name in self._in_process
+            or name in self._freqtrade
+            or name in self._overrides
+            or name in self._source.bots()
+            or name in self._attached()
+        )
 
     def port(self, name: str | None) -> BotPort:
         """The port of this name, or of the default bot for None.
@@ -109,23 +137,19 @@ class BotRegistry:
                 listings.append(self._listing(name))
         return listings
 
-    def statistics(self) -> dict[str, Any]:
-        """The figures of each bot in process."""
-        return {name: port.statistics() for name, port in list(self._in_process.items())}
-
     def _resolve(self, name: str) -> tuple[BotKind, BotPort]:
         if (in_process := self._in_process.get(name)) is not None:
             return BotKind.IN_PROCESS, in_process
         if self._attach is not None and name in self._attached():
-            return BotKind.ATTACHED, self._attach(name)
+            return BotKind.ATTACHED, Requested(self._attach(name))
         if (freqtrade := self._freqtrade.get(name)) is not None:
-            return BotKind.FREQTRADE, freqtrade
+            return BotKind.FREQTRADE, Requested(freqtrade)
         if name not in self._hub_bots:
             self._hub_bots[name] = self._hub_bot(name)
         return BotKind.MESSAGES, self._hub_bots[name]
 
     def _hub_bot(self, name: str) -> HubBot:
-        if name != self.default_bot and name not in self._overrides and name not in self._source.bots():
+        if not self.knows(name):
             raise UnknownBot(f"bot {name}: unknown")
         return HubBot(name, self._source, version=self._version, overrides=self._overrides.get(name))
 

@@ -190,6 +190,7 @@ def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishInta
             "security": [{"PublisherToken": []}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": _PUBLISH_SCHEMA}}},
         },
+        responses=_PUBLISH_RESPONSES,
         response_model=None,
     )
     async def publish(request: Request) -> Response:
@@ -216,3 +217,15 @@ _MESSAGE_SCHEMA: dict[str, Any] = {
     },
 }
 _PUBLISH_SCHEMA: dict[str, Any] = {"oneOf": [_MESSAGE_SCHEMA, {"type": "array", "items": _MESSAGE_SCHEMA}]}
+_PUBLISH_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All were accepted: the answer of each, in order."},
+    400: {"description": "The request, or a message of it, is malformed."},
+    401: {"description": "No valid token."},
+    403: {"description": "The token may not publish, or not for this bot."},
+    408: {"description": "The body did not arrive in time."},
+    409: {"description": "The mid was used with other content."},
+    410: {"description": "The mid is too old to be told from a duplicate."},
+    413: {"description": "Too large."},
+    422: {"description": "Not JSON, or not what the topic expects."},
+    503: {"description": "Not stored now; repeat the refused ones with the same mid, after Retry-After."},
+}

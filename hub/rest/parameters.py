@@ -7,6 +7,7 @@ wrong one is repeated in the answer.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from fastapi import Body, Path, Query
 from msgspec import NODEFAULT, Meta
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
 
+from hub.protocol.botapi import OPERATIONS
 from hub.protocol.operations import Operation, Parameter, Place
 
 __all__ = ["LIST_ITEMS", "arguments_of", "declared"]
@@ -39,7 +41,7 @@ def declared(operation: Operation) -> list[inspect.Parameter]:
     """The parameters of a function that takes what `operation` takes, to be validated by FastAPI."""
     own = [_single(p) for place in (Place.PATH, Place.QUERY) for p in operation.of(place)]
     if operation.of(Place.BODY):
-        own.append(_keyword(_BODY, Annotated[_body_type(operation), Body()]))
+        own.append(_keyword(_BODY, Annotated[_body_type(operation.name), Body()]))
     return own
 
 
@@ -76,8 +78,11 @@ def _split(annotation: Any) -> tuple[Any, dict[str, Any]]:
     return kind, {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def _body_type(operation: Operation) -> Any:
-    name, fields = _MODELS[operation.name], operation.of(Place.BODY)
+@functools.cache
+def _body_type(name: str) -> Any:
+    operation = OPERATIONS[name]
+    fields = operation.of(Place.BODY)
+    name = _MODELS[name]
     if not operation.whole_body:
         return _model(name, {p.name: (p.type, p.default) for p in fields})
     (struct,) = typing.get_args(fields[0].type)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from typing import Any
@@ -47,6 +48,7 @@ def components() -> dict[str, Any]:
     return msgspec.json.schema_components(_all_types(), ref_template=_REF)[1]
 
 
+@functools.cache
 def _schema(answer: Any) -> dict[str, Any]:
     schemas, _ = msgspec.json.schema_components(_plain(answer), ref_template=_REF)
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}

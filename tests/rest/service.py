@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Mount
 
 from hub.auth.authenticator import Authenticator
 from hub.bots.hub_bot import Candles
-from hub.bots.ports import BotPort, InProcess
+from hub.bots.ports import InProcess, Requester
 from hub.bots.registry import BotRegistry
 from hub.protocol.principal import Principal
 from hub.rest.app import RestSettings, build_rest
@@ -67,7 +67,7 @@ class Service:
         self.now_ms = NOW_MS
         self.authenticator = Authenticator(config(), lambda: self.now_ms)
         self.in_process: dict[str, InProcess] = {}
-        self.attached: dict[str, BotPort] = {}
+        self.attached: dict[str, Requester] = {}
         registry = BotRegistry(
             self.node,
             default_bot="main",
