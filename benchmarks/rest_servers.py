@@ -36,7 +36,12 @@ def frame() -> pd.DataFrame:
     }  # fmt: skip
     dates = pd.date_range("2026-11-01", periods=ROWS, freq="5min", tz="UTC")
     indicators = {f"indicator_{i}": draw.normal(50, 20, ROWS) for i in range(INDICATORS)}
-    signals = {"enter_long": draw.integers(0, 2, ROWS).astype(float), "enter_tag": "rig", "exit_long": 0.0, "exit_tag": ""}
+    signals = {
+        "enter_long": draw.integers(0, 2, ROWS).astype(float),
+        "enter_tag": "rig",
+        "exit_long": 0.0,
+        "exit_tag": "",
+    }
     return pd.DataFrame({"date": dates, **rates, **indicators, **signals})
 
 
@@ -56,7 +61,7 @@ def freqtrade() -> None:
     from freqtrade.enums import CandleType
     from freqtrade.rpc.api_server.webserver import ApiServer
 
-    class Strategy(Locks):
+    class Strategy(Locks):  # type: ignore[misc]
         def __getattr__(self, name: str) -> Any:
             return lambda *_, **__: []
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from hub.bots.hub_bot import Candles
 from hub.core import notices, requests
 from hub.core.call_requests import CALL_REQUESTS, At, respond_call
 from hub.core.calls import CallLimits, Calls
@@ -40,6 +41,7 @@ from hub.protocol.errors import (
     RequestError,
     TokenExpired,
 )
+from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
 
 __all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
@@ -50,6 +52,7 @@ PULL_BYTES = 64 * 1024
 TICK_S = 1.0
 READY_LAG_S = 5.0
 TIMER_SLACK_S = 0.001
+_TRADED_CANDLES = ("spot", "futures", "")
 logger = logging.getLogger("tradewire.node")
 
 
@@ -180,6 +183,7 @@ class Node:
         self.draining = False
         self.last_ms: dict[str, int] = {}
         self.states: dict[str, str] = {}
+        self._online: dict[str, bool] = {}
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
@@ -312,6 +316,7 @@ class Node:
 
     def announce(self, bot: str, *, online: bool) -> None:
         """Tell every v2 client that may read the bot whether it is connected."""
+        self._online[bot] = online
         for connection in self._connections.values():
             session = connection.session
             if session.wire is not Wire.FREQTRADE and session.principal.may_read(bot):
@@ -760,6 +765,18 @@ class Node:
             (k.key.timeframe for k in self.core.cells if k.bot == bot and not isinstance(k.key, str | None)),
             None,
         )
+
+    def online(self, bot: str) -> bool | None:
+        """What `announce` last told of the bot, None before."""
+        return self._online.get(bot)
+
+    def candles(self, bot: str, pair: str, timeframe: str) -> Candles | None:
+        """A copy of the bot's frame of a pair; of several candle types the one that it trades on, spot before futures."""
+        for candle_type in _TRADED_CANDLES:
+            cell = self.core.cells.get(StateKey(bot, "analyzed_df", FrameKey(pair, timeframe, candle_type)))
+            if cell is not None:
+                return Candles(cell.store.tail(), cell.la_ms)
+        return None
 
     def statistics(self) -> dict[str, Any]:
         """Every buffer with its bound, and what went through."""

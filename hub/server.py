@@ -29,7 +29,9 @@ from hub.asgi.descriptors import Waiting, room_for
 from hub.asgi.serving import BACKLOG, uvicorn_config
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
+from hub.bots.attached import AttachedBot
 from hub.bots.freqtrade import FreqtradeBot
+from hub.bots.ports import InProcess
 from hub.bots.registry import BotRegistry
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
@@ -38,6 +40,7 @@ from hub.frames.columns import Columns
 from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
 from hub.node import VERSION, Ack, Node, NodeLimits
+from hub.protocol.botapi import BotAPI
 from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
 from hub.relay import Relay
@@ -96,6 +99,8 @@ class Hub:
         # Apart from `_lock`, which `stop` holds for as long as the hub drains.
         self._waiting_lock = threading.Lock()
         self._waiting: set[concurrent.futures.Future[Ack]] = set()
+        self._bots_lock = threading.Lock()
+        self._in_process: dict[str, InProcess] = {}
         self._run_id = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self.host = self.config.api_server.listen_ip_address
@@ -135,6 +140,8 @@ class Hub:
                     await bot.aclose()
                 await node.stop()
                 self._refuse_waiting()
+                for port in list(self._in_process.values()):
+                    port.close()
 
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
@@ -142,12 +149,7 @@ class Hub:
         authenticator = Authenticator(config, node.clock.now_ms, node.clock.monotonic)
         self._authenticator = authenticator
         node.authenticate = authenticator.renew
-        registry = BotRegistry(
-            node, default_bot=config.default_bot, version=VERSION, overrides=config.hub.bots
-        )
-        self._bots = _freqtrade_bots(config, node)
-        for bot in self._bots:
-            registry.pass_to(bot)
+        registry = self._registry(node)
         self._rest = _rest(config, node, authenticator, registry)
         self._passing = PassThrough(self._rest, registry.passed, self._rest.state.user)
         self._app = _application(config, node, authenticator, registry, self._rest, self._passing)
@@ -182,6 +184,24 @@ class Hub:
                     task.cancel()
                 await asyncio.shield(node.drain(config.hub.drain_s))
                 server.should_exit = True
+
+    def _registry(self, node: Node) -> BotRegistry:
+        """The bots of this hub, however each is reached."""
+        config = self.config
+        registry = BotRegistry(
+            node,
+            default_bot=config.default_bot,
+            version=VERSION,
+            now_ms=node.clock.now_ms,
+            in_process=self._in_process,
+            attached=node.attached,
+            attach=lambda name: AttachedBot(name, node.call),
+            overrides=config.hub.bots,
+        )
+        self._bots = _freqtrade_bots(config, node)
+        for bot in self._bots:
+            registry.pass_to(bot)
+        return registry
 
     def request_stop(self) -> None:
         """Ask `serve` to drain and return; from any thread, idempotent."""
@@ -234,6 +254,32 @@ class Hub:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    # --- bots in process
+
+    def register(self, name: str, bot: BotAPI, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Let `bot` answer REST for `name`, in place of any other way to it; from any thread, before `start` and after.
+
+        Its methods are called on `loop`, or without one on a loop in a thread of its own: it may block there.
+
+        Raises:
+            BadMessage: this cannot be a name.
+        """
+        self._replace(check_name("bot", name), InProcess(name, bot, loop=loop))
+
+    def unregister(self, name: str) -> None:
+        """Take back `register`; nothing happens without one. What REST asked and was not answered ends with an error."""
+        self._replace(name, None)
+
+    def _replace(self, name: str, port: InProcess | None) -> None:
+        with self._bots_lock:
+            before = self._in_process.get(name)
+            if port is not None:
+                self._in_process[name] = port
+            else:
+                self._in_process.pop(name, None)
+        if before is not None:
+            before.close()
 
     # --- publishing in process
 
@@ -377,8 +423,10 @@ class Hub:
             "auth": authenticator.statistics(),
             "sockets": sockets.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
+            "rest_bodies": msgspec.to_builtins(rest.state.bodies.statistics()),
             "passing": msgspec.to_builtins(passing.statistics()),
             "bots": {bot.name: bot.statistics() for bot in self._bots},
+            "bots_in_process": {name: port.statistics() for name, port in list(self._in_process.items())},
             "relays": relays,
             "in_process_waiting": len(self._waiting),
         }
@@ -430,7 +478,9 @@ def _application(
 ) -> HubApp:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
-        routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
+        routes += documentation_routes(
+            rest, prefix=REST_PREFIX, version=VERSION, default_bot=config.default_bot
+        )
     return build_app(
         node,
         authenticator,

@@ -162,6 +162,15 @@ class FreqtradeBot:
             "refreshes": self._login.refreshes,
         }
 
+    async def request(
+        self, method: str, path: str, query: str, body: Any, *, principal: str, key: str | None = None
+    ) -> tuple[int, bytes]:
+        """As hub.bots.ports.Requester; a bot of freqtrade knows neither `principal` nor `key`."""
+        content = b"" if body is None else msgspec.json.encode(body)
+        kind = None if body is None else _JSON
+        answer = await self.pass_on(method, path.encode(), query.encode(), content, kind)
+        return answer.status, answer.body
+
     async def pass_on(
         self, method: str, path: bytes, query: bytes = b"", body: bytes = b"", content_type: str | None = None
     ) -> BotAnswer:

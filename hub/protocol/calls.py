@@ -59,7 +59,7 @@ _SEGMENT = re.compile(r"\{[^{}/]*\}")
 class BotRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request of a bot's REST.
 
-    `path` is below /api/v1 and decoded ("/status"), `query` as it stood behind the "?" without it, `body` a JSON value or None.
+    `path` is below /api/v1 and percent-encoded ("/status"), `query` what stood behind the "?", `body` a JSON value or None.
     `principal` is the name of who asks, `deadline_ms` how long the answer is waited for (relative: clocks differ). `key` is the
     caller's name for what is to be done once, however often it is asked.
     """

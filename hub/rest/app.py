@@ -28,13 +28,12 @@ from starlette.responses import JSONResponse, Response
 
 from hub.auth.authenticator import Authenticator, authorization
 from hub.auth.passwords import MalformedBasic
-from hub.auth.throttle import Throttled
-from hub.bots.registry import BotRegistry, HubBot
-from hub.protocol.answers import Health, ShowConfig
-from hub.protocol.botapi import BotAPI, BotError, UnknownBot
-from hub.protocol.errors import RequestError
+from hub.bots.registry import BotRegistry
 from hub.protocol.principal import Principal
-from hub.rest.publish import Publish, PublishIntake, refusal
+from hub.rest.bodies import Bodies
+from hub.rest.errors import answer_errors
+from hub.rest.publish import Publish, PublishIntake
+from hub.rest.routes import add_bot_routes, bounded_route
 
 __all__ = ["RestSettings", "build_rest"]
 
@@ -70,10 +69,18 @@ def build_rest(
         pending_bytes=settings.pending_bytes,
         body_timeout_s=settings.body_timeout_s,
     )
+    bodies = Bodies(
+        body_bytes=settings.body_bytes,
+        pending_bytes=settings.pending_bytes,
+        timeout_s=settings.body_timeout_s,
+    )
     app.state.publish_intake = intake
-    app.state.user = _User(authenticator)
-    _answer_errors(app)
-    _add_info(app, authenticator, registry)
+    app.state.bodies = bodies
+    app.state.user = user = _User(authenticator)
+    app.router.route_class = bounded_route(user, bodies)
+    answer_errors(app)
+    _add_ping(app)
+    add_bot_routes(app, user, registry)
     _add_tokens(app, authenticator)
     _add_publish(app, authenticator, intake)
     app.add_middleware(
@@ -84,28 +91,6 @@ def build_rest(
         allow_headers=["*"],
     )
     return app
-
-
-def _answer_errors(app: FastAPI) -> None:
-    @app.exception_handler(BotError)
-    async def bot_error(request: Request, error: BotError) -> Response:
-        return JSONResponse({"error": f"Error querying {request.url.path}: {error}"}, 502)
-
-    @app.exception_handler(RequestError)
-    async def request_error(_request: Request, error: RequestError) -> Response:
-        return refusal(error)
-
-    @app.exception_handler(Throttled)
-    async def throttled(_request: Request, error: Throttled) -> Response:
-        return JSONResponse(
-            {"detail": "Too many wrong credentials. Try again later."},
-            429,
-            {"Retry-After": str(error.retry_after_s)},
-        )
-
-    @app.exception_handler(UnknownBot)
-    async def unknown_bot(_request: Request, _error: UnknownBot) -> Response:
-        return JSONResponse({"detail": "Not Found"}, 404)
 
 
 def _unauthorized(detail: str, challenge: str | None = None) -> HTTPException:
@@ -148,77 +133,26 @@ def _json(value: Any, status: int = 200) -> JSONResponse:
     return JSONResponse(msgspec.to_builtins(value), status)
 
 
-def _documented(cls: type[msgspec.Struct] | None = None, **fields: str) -> dict[int | str, dict[str, Any]]:
-    """The 200 of a route in OpenAPI, from the Struct that makes it, or from the names and types of its fields."""
-    if cls is None:
-        texts = {"type": "array", "items": {"type": "string"}}
-        properties = {name: texts if kind == "array" else {"type": kind} for name, kind in fields.items()}
-        schema: dict[str, Any] = {"type": "object", "properties": properties, "required": list(fields)}
-    else:
-        schema = msgspec.json.schema(cls)["$defs"][cls.__name__]
+def _documented(**fields: str) -> dict[int | str, dict[str, Any]]:
+    """The 200 of a route in OpenAPI, from the names and types of its fields."""
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": kind} for name, kind in fields.items()},
+        "required": list(fields),
+    }
     return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
 _USER_SECURITY: dict[str, Any] = {"security": [{"HTTPBasic": []}, {"OAuth2PasswordBearer": []}]}
 
 
-def _add_info(app: FastAPI, authenticator: Authenticator, registry: BotRegistry) -> None:
-    user = Depends(_User(authenticator))
-
-    async def resolve(request: Request) -> BotAPI | HubBot:
-        return registry.bot(request.path_params.get("bot"))
-
-    asked = Depends(resolve)
+def _add_ping(app: FastAPI) -> None:
     pong = JSONResponse({"status": "pong"})
 
     @app.head("/ping", tags=["Info"], responses=_documented(status="string"), response_model=None)
     @app.get("/ping", tags=["Info"], responses=_documented(status="string"), response_model=None)
     async def ping() -> Response:
         return pong
-
-    @app.get(
-        "/version",
-        tags=["Info"],
-        dependencies=[user],
-        responses=_documented(version="string"),
-        openapi_extra=_USER_SECURITY,
-        response_model=None,
-    )
-    async def version(bot: BotAPI = asked) -> Response:
-        return _json(await bot.version())
-
-    @app.get(
-        "/show_config",
-        tags=["Info"],
-        dependencies=[user],
-        responses=_documented(ShowConfig),
-        openapi_extra=_USER_SECURITY,
-        response_model=None,
-    )
-    async def show_config(bot: BotAPI = asked) -> Response:
-        return _json(await bot.show_config())
-
-    @app.get(
-        "/health",
-        tags=["Info"],
-        dependencies=[user],
-        responses=_documented(Health),
-        openapi_extra=_USER_SECURITY,
-        response_model=None,
-    )
-    async def health(bot: BotAPI = asked) -> Response:
-        return _json(await bot.health())
-
-    @app.get(
-        "/whitelist",
-        tags=["Pairlist"],
-        dependencies=[user],
-        responses=_documented(whitelist="array", length="integer", method="array"),
-        openapi_extra=_USER_SECURITY,
-        response_model=None,
-    )
-    async def whitelist(bot: BotAPI = asked) -> Response:
-        return _json(await bot.whitelist())
 
 
 def _add_tokens(app: FastAPI, authenticator: Authenticator) -> None:
@@ -277,6 +211,7 @@ def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishInta
             "security": [{"PublisherToken": []}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": _PUBLISH_SCHEMA}}},
         },
+        responses=_PUBLISH_RESPONSES,
         response_model=None,
     )
     async def publish(request: Request) -> Response:
@@ -303,3 +238,15 @@ _MESSAGE_SCHEMA: dict[str, Any] = {
     },
 }
 _PUBLISH_SCHEMA: dict[str, Any] = {"oneOf": [_MESSAGE_SCHEMA, {"type": "array", "items": _MESSAGE_SCHEMA}]}
+_PUBLISH_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All were accepted: the answer of each, in order."},
+    400: {"description": "The request, or a message of it, is malformed."},
+    401: {"description": "No valid token."},
+    403: {"description": "The token may not publish, or not for this bot."},
+    408: {"description": "The body did not arrive in time."},
+    409: {"description": "The mid was used with other content."},
+    410: {"description": "The mid is too old to be told from a duplicate."},
+    413: {"description": "Too large."},
+    422: {"description": "Not JSON, or not what the topic expects."},
+    503: {"description": "Not stored now; repeat the refused ones with the same mid, after Retry-After."},
+}

@@ -17,9 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hub.auth.throttle import Throttled
 from hub.bots.freqtrade import BotAnswer, FreqtradeBot
 from hub.protocol.errors import RequestError
 from hub.protocol.principal import Principal
+from hub.rest.errors import too_many_guesses
 from hub.rest.publish import refusal
 
 __all__ = ["OWN_PATHS", "PassThrough", "PassingStatistics"]
@@ -103,6 +105,8 @@ class PassThrough:
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
         except RequestError as error:
             return refusal(error)
+        except Throttled as error:
+            return too_many_guesses(error)
         except TimeoutError:
             return JSONResponse({"detail": "The body did not arrive in time."}, 408)
         except ClientDisconnect:

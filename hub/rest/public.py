@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hub.protocol.errors import ConfigError
+from hub.rest.schemas import components
 
 __all__ = ["Probed", "documentation_routes", "openapi_document", "probe_routes"]
 
@@ -60,13 +61,13 @@ def _probe(good: bool, body: Mapping[str, Any]) -> Response:
     return JSONResponse(body, 200 if good else 503, headers={"Cache-Control": "no-store"})
 
 
-def documentation_routes(rest: FastAPI, *, prefix: str, version: str) -> list[BaseRoute]:
+def documentation_routes(rest: FastAPI, *, prefix: str, version: str, default_bot: str) -> list[BaseRoute]:
     """/docs and /openapi.json of the mount `rest` under `prefix`, for the outer application.
 
     Raises:
         ConfigError: the package with Swagger UI is not installed.
     """
-    document = openapi_document(rest, prefix=prefix, version=version)
+    document = openapi_document(rest, prefix=prefix, version=version, default_bot=default_bot)
     assets = _assets()
 
     async def openapi(_request: Request) -> Response:
@@ -86,11 +87,22 @@ def documentation_routes(rest: FastAPI, *, prefix: str, version: str) -> list[Ba
     return [Route("/openapi.json", openapi), Route("/docs", docs), *files]
 
 
-def openapi_document(rest: FastAPI, *, prefix: str, version: str) -> dict[str, Any]:
-    """The OpenAPI document of `rest` with the full paths under `prefix`."""
+def openapi_document(rest: FastAPI, *, prefix: str, version: str, default_bot: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of `rest` with the full paths under `prefix`.
+
+    Each path is there once: the second server, `/bots/{bot}`, is the same API for each bot by name. Answers are components, the
+    Structs of hub.protocol.answers.
+    """
     document = get_openapi(title="tradewire", version=version, routes=rest.routes)
     document["paths"] = {f"{prefix}{path}": operations for path, operations in document["paths"].items()}
-    document.setdefault("components", {})["securitySchemes"] = _SECURITY
+    parts = document.setdefault("components", {})
+    parts["securitySchemes"] = _SECURITY
+    parts["schemas"] = dict(sorted((parts.get("schemas", {}) | components()).items()))
+    bot = {"default": default_bot, "description": "A name of GET /api/v1/bots, percent-encoded."}
+    document["servers"] = [
+        {"url": "/", "description": f"The default bot, {default_bot}."},
+        {"url": "/bots/{bot}", "description": "Each bot by its name.", "variables": {"bot": bot}},
+    ]
     return document
 
 

@@ -22,15 +22,16 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from hub.core.intake import PublishOrder
-from hub.protocol.errors import ErrorCode, Overloaded, RequestError, TooLarge
+from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.principal import Principal
+from hub.rest.bodies import Bodies, parse_json
 
 __all__ = ["Publish", "PublishIntake", "PublishStatistics", "refusal"]
 
@@ -74,31 +75,26 @@ class PublishIntake:
     ) -> None:
         self._publish = publish
         self._items = items
-        self._body_bytes = body_bytes
-        self._pending_limit = pending_bytes
-        self._body_timeout_s = body_timeout_s
-        self._requests = 0
-        self._pending_bytes = 0
+        self._bodies = Bodies(body_bytes=body_bytes, pending_bytes=pending_bytes, timeout_s=body_timeout_s)
         self._accepted = 0
         self._refused = 0
 
     def statistics(self) -> PublishStatistics:
         """A snapshot of the figures."""
+        bodies = self._bodies.statistics()
         return PublishStatistics(
-            requests=self._requests,
-            pending_bytes=self._pending_bytes,
-            pending_limit_bytes=self._pending_limit,
+            requests=bodies.requests,
+            pending_bytes=bodies.pending_bytes,
+            pending_limit_bytes=bodies.pending_limit_bytes,
             accepted=self._accepted,
             refused=self._refused,
         )
 
     async def answer(self, principal: Principal, request: Request) -> Response:
         """The response to one request of `principal`, which may publish."""
-        body = bytearray()
-        self._requests += 1
         try:
-            await self._read(request, body)
-            return await self._answered(principal, bytes(body))
+            async with self._bodies.read(request) as body:
+                return await self._answered(principal, body)
         except RequestError as error:
             return refusal(error)
         except TimeoutError:
@@ -106,31 +102,13 @@ class PublishIntake:
         except ClientDisconnect:
             # Nobody is there to read it.
             return Response(status_code=400)
-        finally:
-            self._requests -= 1
-            self._pending_bytes -= len(body)
-
-    async def _read(self, request: Request, body: bytearray) -> None:
-        if (declared := request.headers.get("content-length", "")).isdecimal() and len(declared) < 20:
-            self._check_size(int(declared))
-        async with asyncio.timeout(self._body_timeout_s):
-            async for chunk in request.stream():
-                self._check_size(len(body) + len(chunk))
-                if self._pending_bytes + len(chunk) > self._pending_limit:
-                    raise Overloaded("too many publishes at once", retry_after_ms=_RETRY_AFTER_MS)
-                self._pending_bytes += len(chunk)
-                body += chunk
-
-    def _check_size(self, size: int) -> None:
-        if size > self._body_bytes:
-            raise TooLarge(f"body: expected at most {self._body_bytes} bytes")
 
     async def _answered(self, principal: Principal, body: bytes) -> Response:
         try:
-            document = json.loads(body, parse_constant=_refuse_constant)
+            document = parse_json(body)
         except RecursionError:
             raise RequestError("body: nested too deeply") from None
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             return _not_json(error)
         items = document if isinstance(document, list) else [document]
         if len(items) > self._items:
@@ -172,19 +150,13 @@ def _response(body: Any, errors: list[RequestError]) -> Response:
     return JSONResponse(body, _STATUS.get(first.code, 500), headers)
 
 
-def _not_json(error: ValueError) -> Response:
+def _not_json(error: json.JSONDecodeError) -> Response:
     # FastAPI's own answer to a body that is not JSON, as freqtrade's routes give it.
-    position = error.pos if isinstance(error, json.JSONDecodeError) else 0
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8 or not a JSON number"
     detail = {
         "type": "json_invalid",
-        "loc": ["body", position],
+        "loc": ["body", error.pos],
         "msg": "JSON decode error",
         "input": {},
-        "ctx": {"error": reason},
+        "ctx": {"error": error.msg},
     }
     return JSONResponse({"detail": [detail]}, 422)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -11,6 +11,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
 from hub.auth.authenticator import Authenticator
+from hub.bots.hub_bot import Candles
+from hub.bots.ports import InProcess, Requester
 from hub.bots.registry import BotRegistry
 from hub.protocol.principal import Principal
 from hub.rest.app import RestSettings, build_rest
@@ -23,6 +25,7 @@ class Node:
 
     def __init__(self) -> None:
         self.pairs: list[str] | None = ["BTC/USDT", "ETH/USDT:USDT"]
+        self.frames: dict[tuple[str, str], Candles] = {}
         self.published: list[tuple[Principal, Mapping[str, Any]]] = []
         self.answer: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _item: {}
 
@@ -41,6 +44,12 @@ class Node:
     def timeframe(self, bot: str) -> str | None:
         return "5m"
 
+    def online(self, bot: str) -> bool | None:
+        return None
+
+    def candles(self, bot: str, pair: str, timeframe: str) -> Candles | None:
+        return self.frames.get((pair, timeframe))
+
     async def publish(
         self, principal: Principal, item: Mapping[str, Any], _order: object = None
     ) -> Mapping[str, Any]:
@@ -58,7 +67,17 @@ class Service:
         self.now_ms = NOW_MS
         self.now_s = 0.0
         self.authenticator = Authenticator(config(), lambda: self.now_ms, lambda: self.now_s)
-        registry = BotRegistry(self.node, default_bot="main", version="tradewire-1.0")
+        self.in_process: dict[str, InProcess] = {}
+        self.attached: dict[str, Requester] = {}
+        registry = BotRegistry(
+            self.node,
+            default_bot="main",
+            version="tradewire-1.0",
+            now_ms=lambda: self.now_ms,
+            in_process=self.in_process,
+            attached=lambda: self.attached,
+            attach=self.attached.__getitem__,
+        )
         self.rest = build_rest(self.authenticator, registry, self.node.publish, RestSettings(**settings))
         mounts = [Mount("/api/v1", self.rest), Mount("/bots/{bot}/api/v1", self.rest)]
         self.app = Starlette(routes=[*routes, *mounts])

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import openapi_spec_validator
 import pytest
 
+from hub.protocol.botapi import OPERATIONS
 from hub.protocol.errors import ConfigError
 from hub.rest.public import documentation_routes, openapi_document, probe_routes
 
@@ -59,7 +61,9 @@ async def test_probes_by_head(path: str) -> None:
 @pytest.fixture
 def documented() -> Service:
     plain = Service()
-    return Service(routes=documentation_routes(plain.rest, prefix="/api/v1", version="1.2.3"))
+    return Service(
+        routes=documentation_routes(plain.rest, prefix="/api/v1", version="1.2.3", default_bot="main")
+    )
 
 
 async def test_without_enable_openapi_there_is_no_documentation() -> None:
@@ -71,31 +75,49 @@ async def test_without_enable_openapi_there_is_no_documentation() -> None:
 async def test_the_openapi_document_has_full_paths(documented: Service) -> None:
     document = (await documented.get("/openapi.json")).json()
     assert document["info"] == {"title": "tradewire", "version": "1.2.3"}
-    assert sorted(document["paths"]) == [
-        "/api/v1/health",
-        "/api/v1/ping",
-        "/api/v1/publish",
-        "/api/v1/show_config",
-        "/api/v1/token/login",
-        "/api/v1/token/refresh",
-        "/api/v1/version",
-        "/api/v1/whitelist",
-        "/api/v1/ws_ticket",
-    ]
+    hub = {"ping", "bots", "publish", "token/login", "token/refresh", "ws_ticket"}
+    bots = {path.removeprefix("/") for operation in OPERATIONS.values() for path in operation.paths}
+    assert set(document["paths"]) == {f"/api/v1/{path}" for path in hub | bots}
     assert set(document["paths"]["/api/v1/ping"]) == {"get", "head"}
 
 
-def test_every_route_of_the_document_names_its_security_and_schema() -> None:
-    document = openapi_document(Service().rest, prefix="/api/v1", version="1")
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return openapi_document(Service().rest, prefix="/api/v1", version="1", default_bot="main")
+
+
+def test_every_route_of_the_document_names_its_security(document: dict[str, Any]) -> None:
     schemes = set(document["components"]["securitySchemes"])
     for path, operations in document["paths"].items():
         for operation in operations.values():
             named = {name for scheme in operation.get("security", []) for name in scheme}
             assert named <= schemes
             assert bool(named) == (path != "/api/v1/ping")
-    shown = document["paths"]["/api/v1/show_config"]["get"]["responses"]["200"]["content"]["application/json"]
-    assert shown["schema"]["properties"]["stoploss"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
-    assert "$ref" not in str(document["paths"])
+
+
+def test_the_openapi_document_is_valid(document: dict[str, Any]) -> None:
+    openapi_spec_validator.validate(document)
+    ids = [op["operationId"] for ops in document["paths"].values() for op in ops.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_answer_of_a_bot_is_a_component(document: dict[str, Any]) -> None:
+    for operation in OPERATIONS.values():
+        for path in operation.paths:
+            described = document["paths"][f"/api/v1{path}"][operation.method.lower()]["responses"]
+            assert {"200", "401", "404", "502", "503"} <= set(described)
+            assert ("422" in described) == bool(operation.parameters)
+            (answer,) = described["200"]["content"].values()
+            inline = {"plot_config"}
+            assert ("#/components/schemas/" in str(answer)) == (operation.name not in inline)
+            assert "properties" not in answer["schema"]
+    stoploss = document["components"]["schemas"]["ShowConfig"]["properties"]["stoploss"]
+    assert stoploss["anyOf"] == [{"type": "number"}, {"type": "null"}]
+
+
+def test_each_bot_is_a_server_of_the_same_paths(document: dict[str, Any]) -> None:
+    assert [server["url"] for server in document["servers"]] == ["/", "/bots/{bot}"]
+    assert document["servers"][1]["variables"]["bot"]["default"] == "main"
 
 
 async def test_the_documentation_works_without_internet(documented: Service) -> None:
@@ -125,4 +147,4 @@ async def test_swagger_ui_reads_this_version_of_openapi(documented: Service) -> 
 def test_without_its_package_the_documentation_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"^api_server\.enable_openapi: needs the package fastapi-offline"):
-        documentation_routes(Service().rest, prefix="/api/v1", version="1")
+        documentation_routes(Service().rest, prefix="/api/v1", version="1", default_bot="main")
