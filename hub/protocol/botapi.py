@@ -182,8 +182,8 @@ class LockOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A lock to be made: `pair` may be `*`; `until` without an offset is UTC."""
 
     pair: str
-    until: datetime
     side: str = "*"
+    until: datetime
     reason: str | None = None
 
 

@@ -11,7 +11,7 @@ both. Shapes, error bodies and the order of checks are those of freqtrade 2026.9
 | too many wrong credentials from this address | 429 `{"detail":"Too many …"}`, `Retry-After` (not freqtrade's: it has no limit) |
 | login without Basic; with a wrong one | 401 `Not authenticated` as above; 401 `{"detail":"Incorrect username or password"}` |
 | a bot cannot answer | 502 `{"error":"Error querying PATH: TEXT"}` |
-| no such route, method | 404 `{"detail":"Not Found"}`, 405 `{"detail":"Method Not Allowed"}` |
+| no such route, no GET of it; another method that it has not | 404 `{"detail":"Not Found"}`; 405 `{"detail":"Method Not Allowed"}` |
 
 A body that a route does not use is not read as JSON: freqtrade-client sends `null` with every GET, FreqUI `{}` with a login.
 """
@@ -83,6 +83,7 @@ def build_rest(
     add_bot_routes(app, user, registry)
     _add_tokens(app, authenticator)
     _add_publish(app, authenticator, intake)
+    _answer_every_get(app)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
@@ -219,6 +220,13 @@ def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishInta
         if principal is None:
             raise _unauthorized("Could not validate credentials", "Bearer")
         return await intake.answer(principal, request)
+
+
+def _answer_every_get(app: FastAPI) -> None:
+    @app.get("/{path:path}", include_in_schema=False, response_model=None)
+    async def not_found() -> Response:
+        # freqtrade's UI takes what no GET route takes, also where another method is known: 404 and not 405.
+        raise HTTPException(404)
 
 
 _MESSAGE_SCHEMA: dict[str, Any] = {

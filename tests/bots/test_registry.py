@@ -1,4 +1,4 @@
-"""hub.bots.registry: who answers for a name, and what the hub says of a bot that only publishes."""
+"""hub.bots.registry and hub.bots.hub_bot: who answers for a name, and what the hub says of a bot that only publishes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from hub.bots.registry import API_VERSION, BotRegistry, HubBot
-from hub.protocol.botapi import BotAPI, BotError, Health, PairList, ShowConfig, UnknownBot
+from hub.bots.hub_bot import HUB_API_VERSION, Candles, HubBot
+from hub.bots.ports import InProcess
+from hub.bots.registry import BotKind, BotRegistry
+from hub.protocol.answers import Health, PairList, Version
+from hub.protocol.botapi import API_VERSION, OPERATIONS, BotBusy, BotError, BotGone, UnknownBot
+from hub.protocol.errors import Forbidden, Overloaded, RequestError
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +39,12 @@ class Source:
     def timeframe(self, bot: str) -> str | None:
         return self.known.get("timeframe")
 
+    def online(self, bot: str) -> bool | None:
+        return self.known.get("online")
+
+    def candles(self, bot: str, pair: str, timeframe: str) -> Candles | None:
+        return None
+
 
 def hub_bot(overrides: dict[str, Any] | None = None, **known: Any) -> HubBot:
     return HubBot("alpha", Source(**known), version="tradewire-1.0", overrides=overrides)
@@ -42,7 +52,7 @@ def hub_bot(overrides: dict[str, Any] | None = None, **known: Any) -> HubBot:
 
 async def test_a_bot_of_which_nothing_is_known() -> None:
     shown = await hub_bot().show_config()
-    assert (shown.bot_name, shown.version, shown.api_version) == ("alpha", "tradewire-1.0", API_VERSION)
+    assert (shown.bot_name, shown.version, shown.api_version) == ("alpha", "tradewire-1.0", HUB_API_VERSION)
     assert (shown.state, shown.runmode, shown.dry_run) == ("stopped", "dry_run", True)
     assert (shown.timeframe, shown.timeframe_ms, shown.timeframe_min) == (None, 0, 0)
     assert (shown.strategy, shown.exchange, shown.stake_currency) == (None, "", "")
@@ -67,9 +77,9 @@ async def test_show_config_has_every_field_of_freqtrade() -> None:
     assert not [name for name in required if shown[name] is None]
 
 
-def test_the_api_version_opens_freqtrades_websocket_and_promises_no_more() -> None:
-    # FreqUI compares numbers: 2.2 is "websocket", 2.21 "new_candle", 2.22 begins what the hub does not serve.
-    assert 2.2 <= API_VERSION < 2.22
+def test_the_api_version_promises_no_more_than_the_hub_answers_by_itself() -> None:
+    # FreqUI compares numbers: 2.2 is "websocket", 2.21 "new_candle", 2.35 pair_candles by POST, 2.42 begins what needs the bot.
+    assert 2.35 <= HUB_API_VERSION < 2.42 < API_VERSION
 
 
 async def test_the_timeframe_comes_from_the_frames() -> None:
@@ -120,7 +130,7 @@ async def test_the_whitelist() -> None:
     assert await hub_bot(whitelist=("A/B", "C/D:D")).whitelist() == PairList(
         whitelist=["A/B", "C/D:D"], length=2
     )
-    assert await hub_bot(whitelist=()).whitelist() == PairList(whitelist=[])
+    assert await hub_bot(whitelist=()).whitelist() == PairList(whitelist=[], length=0)
 
 
 async def test_no_whitelist_yet_is_a_bot_error() -> None:
@@ -136,63 +146,138 @@ async def test_health_is_the_time_of_the_last_message() -> None:
 
 
 async def test_the_version() -> None:
-    assert await hub_bot().version() == "tradewire-1.0"
+    assert await hub_bot().version() == Version(version="tradewire-1.0")
+
+
+async def test_what_only_the_bot_knows_is_a_bot_error() -> None:
+    answered = {"version", "show_config", "health", "plot_config"}
+    for operation in OPERATIONS.values():
+        if operation.name in answered:
+            assert (await hub_bot().perform(operation, {}, principal="user:a")).status == 200
+        elif operation.name not in {"whitelist", "pair_candles", "chosen_pair_candles"}:
+            with pytest.raises(BotError, match="bot alpha is not reachable over REST"):
+                await hub_bot().perform(operation, {}, principal="user:a")
 
 
 # --- the registry
 
 
-class OtherBot:
-    """A bot that answers for itself."""
+class Requester:
+    """A bot that takes whole requests, and answers as it is told."""
 
-    async def version(self) -> str:
-        return "2026.9"
+    name = "alpha"
 
-    async def show_config(self) -> ShowConfig:
-        return ShowConfig()
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[tuple[Any, ...]] = []
 
-    async def whitelist(self) -> PairList:
-        return PairList(whitelist=[])
-
-    async def health(self) -> Health:
-        return Health()
-
-
-def registry(**keys: Any) -> BotRegistry:
-    return BotRegistry(Source(), default_bot="main", version="v", **keys)
+    async def request(
+        self, method: str, path: str, query: str, body: Any, *, principal: str, key: str | None = None
+    ) -> tuple[int, bytes]:
+        self.asked.append((method, path, query, body, principal))
+        if self.error is not None:
+            raise self.error
+        return 418, b"[]"
 
 
-async def shown_name(bot: BotAPI) -> str:
-    return (await bot.show_config()).bot_name
+class Known:
+    """A registry with every kind of bot."""
+
+    def __init__(self, source: Source | None = None, **keys: Any) -> None:
+        self.in_process: dict[str, InProcess] = {}
+        self.attached: dict[str, Requester] = {}
+        self.registry = BotRegistry(
+            source or Source(),
+            default_bot="main",
+            version="v",
+            now_ms=lambda: 0,
+            in_process=self.in_process,
+            attached=lambda: self.attached,
+            attach=self.attached.__getitem__,
+            **keys,
+        )
+
+    async def shown_name(self, name: str | None) -> str:
+        answer = await self.registry.port(name).perform(OPERATIONS["show_config"], {}, principal="user:a")
+        return str(msgspec.json.decode(answer.body)["bot_name"])
+
+    def kinds(self) -> dict[str, BotKind]:
+        return {listing.name: listing.kind for listing in self.registry.list()}
 
 
 async def test_the_default_bot_always_answers() -> None:
-    assert await shown_name(registry().bot(None)) == "main"
-    assert await shown_name(registry().bot("main")) == "main"
+    assert await Known().shown_name(None) == "main"
+    assert await Known().shown_name("main") == "main"
 
 
 async def test_a_bot_that_published_answers() -> None:
-    assert await shown_name(registry().bot("alpha")) == "alpha"
+    assert await Known().shown_name("alpha") == "alpha"
 
 
 def test_nobody_else_does() -> None:
     with pytest.raises(UnknownBot, match="bot beta: unknown"):
-        registry().bot("beta")
+        Known().registry.port("beta")
+    assert not Known().registry.knows("beta")
 
 
 async def test_a_configured_bot_answers_before_its_first_message() -> None:
-    configured = registry(overrides={"beta": {"exchange": "binance"}})
-    assert (await configured.bot("beta").show_config()).exchange == "binance"
-    assert configured.names() == ["alpha", "beta", "main"]
+    known = Known(overrides={"beta": {"exchange": "binance", "bot_name": "B"}})
+    assert await known.shown_name("beta") == "B"
+    assert known.registry.names() == ["alpha", "beta", "main"]
 
 
-async def test_a_registered_bot_takes_over_until_it_is_removed() -> None:
-    bots = registry()
-    other = OtherBot()
-    bots.register("alpha", other)
-    bots.register("main", other)
-    assert bots.bot("alpha") is other
-    assert bots.bot(None) is other
-    bots.remove("alpha")
-    bots.remove("alpha")
-    assert await bots.bot("alpha").version() == "v"
+def test_the_nearest_way_to_a_bot_is_taken() -> None:
+    known, freqtrade = Known(), Requester()
+    assert known.kinds()["alpha"] is BotKind.MESSAGES
+    known.registry.pass_to(freqtrade)
+    assert known.kinds()["alpha"] is BotKind.FREQTRADE
+    assert known.registry.passed("alpha") is freqtrade
+    known.attached["alpha"] = Requester()
+    assert known.kinds()["alpha"] is BotKind.ATTACHED
+    assert known.registry.passed("alpha") is None
+    port = known.in_process["alpha"] = InProcess("alpha", None)  # type: ignore[arg-type]
+    assert known.registry.port("alpha") is port
+    assert known.kinds() == {"alpha": BotKind.IN_PROCESS, "main": BotKind.MESSAGES}
+    del known.in_process["alpha"], known.attached["alpha"]
+    assert known.kinds()["alpha"] is BotKind.FREQTRADE
+
+
+def test_a_bot_of_any_kind_is_listed_without_a_message() -> None:
+    known = Known(Source(bots=[]))
+    known.attached["a"] = Requester()
+    known.in_process["b"] = InProcess("b", None)  # type: ignore[arg-type]
+    listings = {listing.name: listing for listing in known.registry.list()}
+    assert list(listings) == ["a", "b", "main"]
+    assert listings["a"].online
+    assert (listings["main"].online, listings["main"].stale, listings["main"].default) == (None, None, True)
+    assert all(known.registry.knows(name) for name in listings)
+
+
+async def test_an_attached_bot_gets_the_request_of_the_operation() -> None:
+    known = Known()
+    bot = known.attached["alpha"] = Requester()
+    operation = OPERATIONS["force_exit"]
+    answer = await known.registry.port("alpha").perform(operation, {"tradeid": 3}, principal="user:a")
+    assert (answer.status, answer.body) == (418, b"[]")
+    assert bot.asked == [("POST", "/forceexit", "", {"tradeid": 3}, "user:a")]
+
+
+class Gone(RequestError):
+    """As hub.protocol.errors.BotUnreachable."""
+
+    code: Any = "bot_gone"
+    temporary = True
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(Gone("g"), BotGone), (Overloaded("o"), BotBusy), (Forbidden("f"), BotError), (BotBusy("b"), BotBusy)],
+)
+async def test_a_call_that_fails_is_one_of_botapis_errors(
+    error: Exception, expected: type[Exception]
+) -> None:
+    known = Known()
+    known.attached["alpha"] = Requester(error)
+    with pytest.raises(expected) as raised:
+        await known.registry.port("alpha").perform(OPERATIONS["count"], {}, principal="user:a")
+    assert type(raised.value) is expected

@@ -56,8 +56,9 @@ async def test_a_body_of_null_is_no_body() -> None:
         ("GET", "/api/v1/openapi.json", 404, "Not Found"),
         ("POST", "/api/v1/ping", 405, "Method Not Allowed"),
         ("HEAD", "/api/v1/version", 405, None),
-        ("GET", "/api/v1/token/login", 405, "Method Not Allowed"),
-        ("GET", "/api/v1/publish", 405, "Method Not Allowed"),
+        ("GET", "/api/v1/token/login", 404, "Not Found"),
+        ("GET", "/api/v1/publish", 404, "Not Found"),
+        ("PUT", "/api/v1/publish", 405, "Method Not Allowed"),
     ],
 )
 async def test_no_such_route_or_method(method: str, path: str, status: int, detail: str | None) -> None:
