@@ -464,7 +464,6 @@ class TradeInfo(msgspec.Struct, kw_only=True):
     profit_ratio: float | None
     profit_pct: float | None
     profit_abs: float | None
-    profit_fiat: float | None
     realized_profit: float
     realized_profit_ratio: float | None
     exit_reason: str | None
@@ -496,6 +495,7 @@ class EnteredTrade(TradeInfo, kw_only=True):
     """A trade with its orders, as /forceenter answers."""
 
     orders: list[OrderInfo]
+    profit_fiat: float | None
 
 
 class OpenTrade(EnteredTrade, kw_only=True):
@@ -513,7 +513,7 @@ class OpenTrade(EnteredTrade, kw_only=True):
 
 
 class ListedTrade(TradeInfo, kw_only=True):
-    """A trade as /trades has it. `trade_duration` in minutes; both durations are null while it is open."""
+    """A trade as /trades has it, without `profit_fiat`. `trade_duration` in minutes; both durations are null while it is open."""
 
     orders: list[ListedOrder]
     trade_duration_s: int | None
