@@ -1,4 +1,4 @@
-"""Consume bots through a tradewire hub, or straight from a freqtrade bot, and publish to a hub.
+"""Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub; ask or drive a bot over REST.
 
 Names are imported on first use: `import consumer` alone loads nothing heavy, and never a web framework.
 """
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from consumer.config import ConsumerConfig, ProducerConfig, load
     from consumer.data import ProducerData
     from consumer.publisher import Ack, Publication, Publisher
+    from consumer.rest import BotAPI, RestClient
 
 __all__ = [
     "Ack",
+    "BotAPI",
     "Client",
     "Consumer",
     "ConsumerConfig",
@@ -22,11 +24,13 @@ __all__ = [
     "ProducerData",
     "Publication",
     "Publisher",
+    "RestClient",
     "load",
 ]
 
 _HOME = {
     "Ack": "publisher",
+    "BotAPI": "rest",
     "Client": "client",
     "Consumer": "client",
     "ConsumerConfig": "config",
@@ -34,6 +38,7 @@ _HOME = {
     "ProducerData": "data",
     "Publication": "publisher",
     "Publisher": "publisher",
+    "RestClient": "rest",
     "load": "config",
 }
 
