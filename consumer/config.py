@@ -24,7 +24,7 @@ import json5
 import msgspec
 
 from consumer.errors import ConfigError
-from hub.protocol.errors import ProtocolError
+from hub.protocol.errors import BadMessage
 from hub.protocol.messages import check_name
 
 __all__ = [
@@ -371,7 +371,7 @@ def checked_bot_name(key: str, name: object) -> str:
     """The name of a bot as it may be. Raises ConfigError for `key`."""
     try:
         checked = check_name("bot", name)
-    except ProtocolError as error:
+    except BadMessage as error:
         raise ConfigError(key, str(error).partition(": ")[2]) from None
     if not checked.isprintable():
         raise ConfigError(key, "expected printable characters")

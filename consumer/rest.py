@@ -66,6 +66,7 @@ ANSWER_TIMEOUTS = 6
 """A whole answer may take so many times `timeout_s`, however steadily it trickles."""
 
 _ERROR_BODY_BYTES = 64 * 1024
+_SECRET_BYTES = 8
 _QUERYING = re.compile(r"^Error querying \S+: ")
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +77,8 @@ class _Answer:
     status: int
     body: bytes = field(repr=False)
     retry_after_s: float | None
+    page: bool
+    """Whether it is for a browser: freqtrade answers every path that it does not know with its user interface."""
 
 
 class RestClient:
@@ -272,7 +275,8 @@ class RestClient:
             with self._http.stream(method, url, headers=headers, content=content) as response:
                 body = self._bounded(response)
                 after = retry_after(response.headers.get("Retry-After"))
-                return _Answer(response.status_code, body, after)
+                page = response.headers.get("Content-Type", "").startswith("text/html")
+                return _Answer(response.status_code, body, after, page)
         except httpx.DecodingError:
             raise BadAnswer(f"{self.url}: the answer's compression is broken") from None
 
@@ -313,7 +317,12 @@ class RestClient:
     def _good(self, answer: _Answer) -> bytes:
         """The body of a success; every other answer is raised."""
         if 200 <= answer.status < 300:
-            return answer.body
+            if not answer.page:
+                return answer.body
+            peer = f"a hub that has bots, such as {self.bot!r}" if self.bot else "a hub or bot"
+            raise BadAnswer(
+                f"{self.url}: a page for a browser; expected the address of {peer}", status=answer.status
+            )
         said = self._detail(answer.body)
         status = answer.status
         raise self._refusal(status, said, answer.retry_after_s)
@@ -365,7 +374,9 @@ class RestClient:
     def _said(self, text: str) -> str:
         """A peer's text on one line, without our secrets."""
         for secret in (self._password, *(self._tokens or ())):
-            text = text.replace(secret, "***") if secret else text
+            # What is shorter is part of words, and to blot it out there would tell it.
+            if len(secret) >= _SECRET_BYTES:
+                text = text.replace(secret, "***")
         return clean(text.strip())[:300]
 
 

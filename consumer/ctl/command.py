@@ -96,8 +96,15 @@ def _asked(client: RestClient, call: Call) -> bytes:
 def _confirm(command: Command, loses: str) -> None:
     if not sys.stdin.isatty():
         raise BadRequest(f"{command.name}: {loses}; a script says so with --yes")
-    if not typer.confirm(f"{command.name}: {loses}. Go on?", err=True):
+    if _question(f"{command.name}: {loses}. Go on? [y/N] ").lower() not in ("y", "yes"):
         raise SystemExit(1)
+
+
+def _question(text: str) -> str:
+    """The line that is typed at a question. typer's own prompt would leave a blank on stdout."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
 
 
 # --- where and who
@@ -127,7 +134,7 @@ def _username(user: str | None, section: Mapping[str, Any], given: str | None) -
     if isinstance(name, str) and (name or given is not None):
         return name
     if sys.stdin.isatty():
-        return str(typer.prompt("User", err=True))
+        return _question("User: ")
     raise ConfigError("--user", "missing; expected a name here, in TRADEWIRE_USER or in --config")
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -59,11 +60,11 @@ def _plain(value: Any) -> Text:
 
 
 def _digits(value: float) -> str:
-    """A number with up to eight digits that count, without an exponent where that is short."""
+    """A number with up to eight digits that count, with an exponent only where zeros would be too many."""
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     text = f"{value:.8g}"
-    return text if "e" not in text or abs(value) < 1e-8 else f"{value:.2f}"
+    return f"{Decimal(text):f}" if "e" in text and 1e-12 <= abs(value) < 1e15 else text
 
 
 def _signed(value: Any, digits: str) -> Text:
@@ -167,7 +168,8 @@ class _Fitted:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         cells = {name: [_frame_cell(name, row.get(name)) for row in self._rows] for name in self._names}
-        left, shown = options.max_width, []
+        left = options.max_width
+        shown: list[str] = []
         for name in self._names:
             left -= max(len(clean(name)), *(cell.cell_len for cell in cells[name]), 0) + 2
             if left < -2 and shown:
@@ -269,19 +271,24 @@ def _trades(data: Any, _: int) -> Iterable[RenderableType]:
 
 
 def _trade(data: Any, now_ms: int) -> Iterable[RenderableType]:
+    """One trade: as in status, and its orders. A text where none was made."""
     if set(data) == {"status"}:
-        return [_plain(data["status"])]
+        yield _plain(data["status"])
+        return
+    yield from _status([data], now_ms)
+    if orders := data.get("orders"):
+        yield _note("")
+        yield _orders(orders)
+
+
+def _whole_trade(data: Any, now_ms: int) -> Iterable[RenderableType]:
     values = [(name, _plain(value)) for name, value in data.items() if name != "orders" and value is not None]
-    tables: list[RenderableType] = [*_status([data], now_ms), _note(""), _pairs(values)]
-    if data.get("orders"):
-        tables += [_note(""), _orders(data["orders"])]
-    return tables
+    return [*_trade(data, now_ms), _note(""), _pairs(values)]
 
 
 def _orders(rows: Sequence[Row]) -> Table:
     columns = [
-        _column("Order", "order_id"),
-        _column("Side", "ft_order_side"),
+        _column("Order", "ft_order_side"),
         _column("Type", "order_type"),
         _column("Status", "status"),
         _column("Amount", "amount", number=True),
@@ -289,6 +296,7 @@ def _orders(rows: Sequence[Row]) -> Table:
         _column("Price", "safe_price", number=True),
         _column("Placed (UTC)", "order_timestamp", _moment, number=False),
         _column("Tag", "ft_order_tag"),
+        _column("ID", "order_id"),
     ]
     return _table(columns, rows)
 
@@ -495,7 +503,7 @@ def _sysinfo(data: Any, _: int) -> Iterable[RenderableType]:
 _FORMS: dict[str, Callable[[Any, int], Iterable[RenderableType]]] = {
     "status": _status,
     "trades": _trades,
-    "trade": _trade,
+    "trade": _whole_trade,
     "cancel_open_order": _trade,
     "reload_trade": _trade,
     "force_enter": _trade,
