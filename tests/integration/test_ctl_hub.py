@@ -23,7 +23,7 @@ def client(hub: Hub, **more: str) -> RestClient:
 
 
 def test_a_hub_is_asked(hub: Hub) -> None:
-    hub.publish("alpha", "whitelist", ["BTC/USDT", "ETH/USDT"])
+    hub.publish("whitelist", ["BTC/USDT", "ETH/USDT"], bot="alpha").result(10)
     with client(hub) as asking:
         asking.ping()
         assert asking.ask(BotAPI.show_config).bot_name == "alpha"
