@@ -41,6 +41,11 @@ def test_every_answer_of_a_real_bot_is_its_type_without_loss(path: str) -> None:
     assert json.dumps(again, sort_keys=True) == json.dumps(sample, sort_keys=True)
 
 
+def test_the_profit_of_a_bot_that_has_lost_no_trade() -> None:
+    fresh = SAMPLES["profit"] | {"profit_factor": None}
+    assert decoded(OPERATIONS["profit"], json.dumps(fresh).encode()).profit_factor is None
+
+
 # --- asking
 
 

@@ -13,7 +13,9 @@ from bots import PAIRS, PASSWORD, USERNAME, FakeExchange, FreqtradeProducer
 
 from consumer import BotAPI, RestClient
 from consumer.errors import BotRefused, NotFound
+from consumer.rest import decoded
 from hub.protocol.answers import EnteredTrade
+from hub.protocol.botapi import OPERATIONS
 
 COMMAND = str(Path(sys.executable).with_name("tradewire-consumer"))
 
@@ -52,20 +54,22 @@ def test_a_bot_is_asked_and_driven(directory: Path, fake_exchange: FakeExchange)
         config = json.loads(ctl.good("show_config", "--json"))
         assert config == bot.api("show_config")
 
-        assert "BTC/USDT" in ctl.good("forceenter", "BTC/USDT", "ordertype=market", "enter_tag=by_hand")
+        # The rig's strategy neither enters nor leaves XRP.
+        entered = ctl.good("forceenter", "XRP/USDT", "ordertype=market", "enter_tag=by_hand", "--json")
+        assert isinstance(decoded(OPERATIONS["force_enter"], entered.encode()), EnteredTrade)
         assert "by_hand" in ctl.good("status")
         with RestClient(f"http://127.0.0.1:{bot.port}", USERNAME, PASSWORD) as client:
             the_types_fit(client)
         trade = next(t for t in bot.api("status") if t["enter_tag"] == "by_hand")
         number = str(trade["trade_id"])
-        assert json.loads(ctl.good("trade", number, "--json"))["pair"] == "BTC/USDT"
+        assert json.loads(ctl.good("trade", number, "--json"))["pair"] == "XRP/USDT"
         assert (
             ctl.good("forceexit", number, "ordertype=market") == f"Created exit order for trade {number}.\n"
         )
 
         assert "by ctl" in ctl.good("lock_add", "ETH/USDT", "2099-01-01 00:00:00", "reason=by ctl")
-        assert "XRP/USDT" in ctl.good("blacklist_add", "XRP/USDT")
-        assert "XRP/USDT" not in ctl.good("blacklist_delete", "XRP/USDT")
+        assert "ADA/USDT" in ctl.good("blacklist_add", "ADA/USDT")
+        assert "ADA/USDT" not in ctl.good("blacklist_delete", "ADA/USDT")
         assert ctl("forceexit", "999") == (1, "", "tradewire-consumer: the bot refuses: invalid argument\n")
         code, out, err = ctl("stop")
         assert (code, out) == (2, "")
@@ -84,11 +88,11 @@ def the_types_fit(client: RestClient) -> None:
     assert client.ask(BotAPI.strategy, strategy="RigProducer").timeframe == "1m"
     for name in (
         "version", "show_config", "health", "logs", "sysinfo", "plot_config", "markets", "balance", "count", "entries", "exits",
-        "mix_tags", "performance", "profit", "profit_all", "stats", "historic_balance", "daily", "weekly", "monthly", "status",
-        "open_custom_data", "blacklist", "locks",
+        "mix_tags", "performance", "profit", "profit_all", "stats", "historic_balance", "daily", "weekly", "monthly", "status",  "blacklist", "locks",
     ):  # fmt: skip
         client.ask(name)
-    assert isinstance(client.ask(BotAPI.force_enter, pair="ETH/USDT", price=1.0), EnteredTrade)
+    with pytest.raises(NotFound, match="No custom-data found for any open trades"):
+        client.ask(BotAPI.open_custom_data)
     with pytest.raises(NotFound, match="Trade not found"):
         client.ask(BotAPI.trade, tradeid=999)
     with pytest.raises(BotRefused, match="invalid argument"):
