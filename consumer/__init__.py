@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub, and answer for a bot there.
+=======
+"""Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub; ask or drive a bot over REST.
+>>>>>>> ctl
 
 Names are imported on first use: `import consumer` alone loads nothing heavy, and never a web framework.
 """
@@ -13,10 +17,15 @@ if TYPE_CHECKING:
     from consumer.config import ConsumerConfig, ProducerConfig, load
     from consumer.data import ProducerData
     from consumer.publisher import Ack, Publication, Publisher
+    from consumer.rest import BotAPI, RestClient
 
 __all__ = [
     "Ack",
+<<<<<<< HEAD
     "Attachment",
+=======
+    "BotAPI",
+>>>>>>> ctl
     "Client",
     "Consumer",
     "ConsumerConfig",
@@ -24,12 +33,17 @@ __all__ = [
     "ProducerData",
     "Publication",
     "Publisher",
+    "RestClient",
     "load",
 ]
 
 _HOME = {
     "Ack": "publisher",
+<<<<<<< HEAD
     "Attachment": "attachment",
+=======
+    "BotAPI": "rest",
+>>>>>>> ctl
     "Client": "client",
     "Consumer": "client",
     "ConsumerConfig": "config",
@@ -37,6 +51,7 @@ _HOME = {
     "ProducerData": "data",
     "Publication": "publisher",
     "Publisher": "publisher",
+    "RestClient": "rest",
     "load": "config",
 }
 

@@ -1,4 +1,4 @@
-"""The command line `tradewire-consumer`: look at what a hub or a bot sends, and run a local bot on it."""
+"""The command line `tradewire-consumer`: look at what a hub or a bot sends, run a local bot on it, ask or drive a bot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ if find_spec("hub") is None or find_spec("hub.protocol") is None:  # pragma: no 
 from consumer.client import Client
 from consumer.config import ConsumerConfig, ProducerConfig, load
 from consumer.connection import Endpoint
-from consumer.errors import ConfigError, ConsumerError
+from consumer.ctl.command import ctl
+from consumer.errors import BadRequest, ConfigError, ConsumerError
+from consumer.wording import clean
 from hub.frames.columns import Columns
 from hub.protocol.localbot import CandleComplete, Connected, Delivery, Disconnected, Lost
 from hub.protocol.messages import (
@@ -51,7 +53,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="tradewire's consumer: watch the messages of bots, and run a bot of your own on them.",
+    help="tradewire's consumer: watch the messages of bots, run a bot of your own on them, and ask or drive a bot.",
 )
 
 DEFAULT_BOT = "consumer.bot:PaperBot"
@@ -70,9 +72,12 @@ _SHOWN = (
 
 
 def main() -> None:
-    """Entry point: every failure that is expected is one line on stderr and exit status 1."""
+    """Entry point: every failure that is expected is one line on stderr and exit status 1, or 2 for a wrong command."""
     try:
         app()
+    except BadRequest as error:
+        # Found out before anything was sent: the command line is wrong.
+        _fail(str(error), 2 if error.status is None else 1)
     except ConsumerError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -87,9 +92,9 @@ def _say(text: str) -> None:
     typer.echo(f"tradewire-consumer: {text}", err=True)
 
 
-def _fail(text: str) -> None:
+def _fail(text: str, status: int = 1) -> None:
     _say(text)
-    raise SystemExit(1)
+    raise SystemExit(status)
 
 
 @app.command()
@@ -135,6 +140,8 @@ def run(
     # feed installs its own signal handlers: a bot stops only between two messages.
     raise SystemExit(asyncio.run(feed.run(settings, bot_class, data_dir=data_dir, say=_say)))
 
+
+app.command()(ctl)
 
 # --- tail
 
@@ -224,17 +231,12 @@ def _human_line() -> Callable[[Delivery], None]:
     def show(delivery: Delivery) -> None:
         when = datetime.fromtimestamp(delivery.ts_ms / 1000, UTC) if delivery.ts_ms else datetime.now(UTC)
         line = Text(f"{when:%H:%M:%S} ", style="dim")
-        line.append(f"{_clean(delivery.bot)} ", style="cyan")
-        line.append(f"{_clean(delivery.topic)} ", style=_style(delivery))
-        line.append(_clean(_summary(delivery)))
+        line.append(f"{clean(delivery.bot)} ", style="cyan")
+        line.append(f"{clean(delivery.topic)} ", style=_style(delivery))
+        line.append(clean(_summary(delivery)))
         console.print(line)
 
     return show
-
-
-def _clean(text: str) -> str:
-    """Text of a peer without control characters: it must not drive the terminal."""
-    return "".join(c if c.isprintable() else "�" if c != "\n" else " " for c in text)
 
 
 def _style(delivery: Delivery) -> str:

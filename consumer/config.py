@@ -24,7 +24,7 @@ import json5
 import msgspec
 
 from consumer.errors import ConfigError
-from hub.protocol.errors import ProtocolError
+from hub.protocol.errors import BadMessage
 from hub.protocol.messages import check_name
 
 __all__ = [
@@ -34,7 +34,9 @@ __all__ = [
     "ConsumerConfig",
     "ProducerConfig",
     "PublishConfig",
+    "checked_bot_name",
     "load",
+    "load_raw",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -153,7 +155,7 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: it cannot be one.
         """
-        return _bot_name("bot_name", self.raw.get("bot_name", "bot"))
+        return checked_bot_name("bot_name", self.raw.get("bot_name", "bot"))
 
     @property
     def publish(self) -> PublishConfig | None:
@@ -202,8 +204,7 @@ def load(path: Path | str, env: Mapping[str, str] | None = None) -> ConsumerConf
         ConfigError: the file cannot be read or is not JSON, or a key is wrong; the text names it and what was expected, and
             never a secret.
     """
-    raw = _read(Path(path))
-    _overlay(raw, os.environ if env is None else env)
+    raw = load_raw(path, env)
     section = raw.get(SECTION)
     if section is None:
         raise ConfigError(SECTION, f"missing; expected this section in {path}")
@@ -213,6 +214,17 @@ def load(path: Path | str, env: Mapping[str, str] | None = None) -> ConsumerConf
     config = _convert({**section, "raw": raw})
     _check(config)
     return config
+
+
+def load_raw(path: Path | str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """All sections of a file as they are, with the environment (default: the process's) over them.
+
+    Raises:
+        ConfigError: the file cannot be read or is not JSON.
+    """
+    raw = _read(Path(path))
+    _overlay(raw, os.environ if env is None else env)
+    return raw
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -338,7 +350,7 @@ def _check(config: ConsumerConfig) -> None:
 
 
 def _check_publish(publish: PublishConfig) -> None:
-    _bot_name("publish.bot", publish.bot)
+    checked_bot_name("publish.bot", publish.bot)
     if (publish.url is None) == (publish.host is None):
         raise ConfigError("publish.url", "expected either a URL or publish.host")
     if publish.host is not None:
@@ -355,10 +367,11 @@ def _check_host(key: str, host: str) -> None:
         raise ConfigError(key, "expected a host name or an address, without scheme, port or path")
 
 
-def _bot_name(key: str, name: object) -> str:
+def checked_bot_name(key: str, name: object) -> str:
+    """The name of a bot as it may be. Raises ConfigError for `key`."""
     try:
         checked = check_name("bot", name)
-    except ProtocolError as error:
+    except BadMessage as error:
         raise ConfigError(key, str(error).partition(": ")[2]) from None
     if not checked.isprintable():
         raise ConfigError(key, "expected printable characters")

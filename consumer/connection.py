@@ -30,7 +30,19 @@ from consumer.config import DEFAULT_PATH, ProducerConfig
 from consumer.errors import ConfigError, ConnectionFailed, HandshakeFailed, HubRefused, Unauthorized
 from hub.protocol.codec import Wire
 
-__all__ = ["Closed", "Connection", "Dial", "Endpoint", "Keepalive", "dial", "retry_after_in"]
+__all__ = [
+    "Closed",
+    "Connection",
+    "Dial",
+    "Endpoint",
+    "Keepalive",
+    "connect_reason",
+    "dial",
+    "retry_after",
+    "retry_after_in",
+    "software_version",
+    "tls",
+]
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -222,13 +234,13 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
     # A direct connection to this machine, even where a proxy is set for the rest of the world.
     direct: dict[str, Any] = {"proxy": None} if endpoint.loopback else {}
     if endpoint.secure:
-        direct["ssl"] = _tls(endpoint)
+        direct["ssl"] = tls(endpoint.ca_file)
     try:
         websocket = await _NoRedirects(
             endpoint.url + query,
             subprotocols=None if legacy else [websockets.Subprotocol(wire.value)],
             additional_headers=None if legacy else {"Authorization": f"Bearer {endpoint.token}"},
-            user_agent_header=f"tradewire-consumer/{_version()}",
+            user_agent_header=f"tradewire-consumer/{software_version()}",
             compression=None,
             open_timeout=OPEN_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
@@ -249,7 +261,7 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
     except ConnectionClosed as error:
         raise _closed(error) from None
     except OSError as error:
-        raise ConnectionFailed(f"{endpoint}: cannot connect: {_reason(error)}") from None
+        raise ConnectionFailed(f"{endpoint}: cannot connect: {connect_reason(error)}") from None
     except ValueError as error:
         raise ConfigError("ws_token", f"cannot be sent to {endpoint}: {_plainly(error, endpoint)}") from None
     return _Websocket(websocket)
@@ -290,20 +302,26 @@ class Keepalive:
                 raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
 
 
-def _version() -> str:
+def software_version() -> str:
+    """The version of tradewire that is installed."""
     try:
         return version("tradewire")
     except PackageNotFoundError:
         return "0"
 
 
-def _tls(endpoint: Endpoint) -> ssl.SSLContext:
+def tls(ca_file: str | None) -> ssl.SSLContext:
+    """What to trust: the system's authorities, and those of the PEM file `ca_file`.
+
+    Raises:
+        ConfigError: the file is none.
+    """
     context = ssl.create_default_context()
-    if endpoint.ca_file is not None:
+    if ca_file is not None:
         try:
-            context.load_verify_locations(endpoint.ca_file)
+            context.load_verify_locations(ca_file)
         except (OSError, ssl.SSLError):
-            raise ConfigError("ca_file", f"{endpoint.ca_file}: expected a PEM file of certificates") from None
+            raise ConfigError("ca_file", f"{ca_file}: expected a PEM file of certificates") from None
     return context
 
 
@@ -315,7 +333,7 @@ def _refused(endpoint: Endpoint, error: InvalidStatus) -> Exception:
         return Unauthorized(f"{endpoint}: the token is not accepted (HTTP {status})")
     if status == 400:
         return HubRefused(f"{endpoint}: refused (HTTP 400){': ' + said if said else ''}")
-    after = _retry_after(response.headers.get("Retry-After"))
+    after = retry_after(response.headers.get("Retry-After"))
     return HandshakeFailed(
         f"{endpoint}: refused (HTTP {status}){': ' + said if said else ''}",
         status=status,
@@ -328,7 +346,7 @@ def _first_line(body: bytes | bytearray | None) -> str:
     return "".join(c for c in text[:200] if c.isprintable()) if not text.startswith("<") else ""
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header (RFC 9110 section 10.2.3): a number, or a date."""
     if value is None:
         return None
@@ -346,7 +364,8 @@ def retry_after_in(reason: str) -> float | None:
     return int(found[1]) / 1000 if found else None
 
 
-def _reason(error: OSError) -> str:
+def connect_reason(error: OSError) -> str:
+    """Why there is no connection, in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

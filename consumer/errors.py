@@ -5,30 +5,47 @@
     ConsumerError
     ├── ConfigError          the user's: a key of the configuration, a URL or an option is wrong
     ├── ConnectionFailed     nobody's: no connection now (refused, timed out, TLS, closed); trying again may help
-    │   └── HandshakeFailed  the peer answered the handshake with an HTTP status that says "later" (429, 5xx)
+    │   ├── HandshakeFailed  the peer answered the handshake with an HTTP status that says "later" (429, 5xx)
+    │   └── OutcomeUnknown   a REST request that changes something was sent and not answered: look before trying again
     ├── Unauthorized         the user's: the token is not accepted (401, 403, 4401, 4403), also at a second try; terminal
     ├── HubRefused           one side is too old or wrong: the hub refuses what this client asks, for good; terminal
     │   ├── Replaced         a newer attachment of the same bot took this one's place; terminal
     │   └── TooBig           a peer's message is over `message_size_limit`, whatever is asked of it; terminal
+    ├── RestError            a REST request failed (`status`)
+    │   ├── BadRequest       the caller's: a parameter is unknown, missing or wrong; told before anything is sent, or by 422
+    │   ├── NotFound         the caller's: no such trade, lock, bot or operation there (404, 405)
+    │   ├── BotRefused       the bot's: it cannot do this now (502)
+    │   ├── Unavailable      nobody's: the bot is busy, gone or in another mode, or the hub is full (429, 502, 503, 504)
+    │   └── BadAnswer        the peer's: what it answers is not what REST answers, or too large
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
     └── BotFailed            the local bot's: it raised an exception, or did not end
 
-`str(error)` is one line that names what was wrong and what was expected. No token is ever part of it.
+`str(error)` is one line that names what was wrong and what was expected. No token or password is ever part of it.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "BadAnswer",
+    "BadRequest",
     "BotFailed",
+    "BotRefused",
     "ConfigError",
     "ConnectionFailed",
     "ConsumerError",
     "HandshakeFailed",
     "HubRefused",
+    "NotFound",
+    "OutcomeUnknown",
     "PublishError",
+<<<<<<< HEAD
     "Replaced",
+=======
+    "RestError",
+>>>>>>> ctl
     "TooBig",
     "Unauthorized",
+    "Unavailable",
 ]
 
 
@@ -61,8 +78,12 @@ class HandshakeFailed(ConnectionFailed):
         self.status = status
 
 
+class OutcomeUnknown(ConnectionFailed):
+    """A request that changes something was sent, and no answer came: the bot may have done it or not."""
+
+
 class Unauthorized(ConsumerError):
-    """The peer does not accept the token."""
+    """The peer does not accept the token, or the user name and password."""
 
 
 class HubRefused(ConsumerError):
@@ -75,6 +96,38 @@ class Replaced(HubRefused):
 
 class TooBig(HubRefused):
     """A message of the peer is over `message_size_limit` and cannot be asked for in a smaller form."""
+
+
+class RestError(ConsumerError):
+    """A REST request failed. `status` is the HTTP status of the answer; None when this side found the fault."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BadRequest(RestError):
+    """A parameter is unknown, missing or wrong; the text names it. Nothing was done."""
+
+
+class NotFound(RestError):
+    """There is no such thing at the peer."""
+
+
+class BotRefused(RestError):
+    """The bot cannot do this now, in its words."""
+
+
+class Unavailable(RestError):
+    """Nobody can answer this now. `retry_after_s` is what the peer asked for, if it did."""
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message, status=status)
+        self.retry_after_s = retry_after_s
+
+
+class BadAnswer(RestError):
+    """What the peer answered is not what a hub or a freqtrade bot answers."""
 
 
 class PublishError(ConsumerError):

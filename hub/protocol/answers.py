@@ -243,7 +243,10 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profit(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of the profit view. `profit_closed_*` are of closed trades, `profit_all_*` of open ones too."""
+    """All figures of the profit view. `profit_closed_*` are of closed trades, `profit_all_*` of open ones too.
+
+    A quotient that is infinite or none is null (freqtrade's `profit_factor` until a trade is lost), whatever its OpenAPI says.
+    """
 
     profit_closed_coin: float
     profit_closed_percent_mean: float
@@ -276,15 +279,15 @@ class Profit(msgspec.Struct, frozen=True, kw_only=True):
     best_pair_profit_abs: float
     winning_trades: int
     losing_trades: int
-    profit_factor: float
+    profit_factor: float | None
     winrate: float
-    expectancy: float
-    expectancy_ratio: float
-    sharpe: float
-    sortino: float
-    sqn: float
-    calmar: float
-    cagr: float
+    expectancy: float | None
+    expectancy_ratio: float | None
+    sharpe: float | None
+    sortino: float | None
+    sqn: float | None
+    calmar: float | None
+    cagr: float | None
     max_drawdown: float
     max_drawdown_abs: float
     max_drawdown_start: str
@@ -464,7 +467,6 @@ class TradeInfo(msgspec.Struct, kw_only=True):
     profit_ratio: float | None
     profit_pct: float | None
     profit_abs: float | None
-    profit_fiat: float | None
     realized_profit: float
     realized_profit_ratio: float | None
     exit_reason: str | None
@@ -496,6 +498,7 @@ class EnteredTrade(TradeInfo, kw_only=True):
     """A trade with its orders, as /forceenter answers."""
 
     orders: list[OrderInfo]
+    profit_fiat: float | None
 
 
 class OpenTrade(EnteredTrade, kw_only=True):
@@ -513,7 +516,7 @@ class OpenTrade(EnteredTrade, kw_only=True):
 
 
 class ListedTrade(TradeInfo, kw_only=True):
-    """A trade as /trades has it. `trade_duration` in minutes; both durations are null while it is open."""
+    """A trade as /trades has it, without `profit_fiat`. `trade_duration` in minutes; both durations are null while it is open."""
 
     orders: list[ListedOrder]
     trade_duration_s: int | None
