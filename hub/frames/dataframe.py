@@ -18,7 +18,7 @@ from hub.protocol.errors import BadFrame
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["from_pandas", "to_pandas"]
+__all__ = ["from_pandas", "named_zone", "to_pandas"]
 
 _OFFSET = re.compile(r"UTC([+-])([0-9]{2}):([0-9]{2})", re.ASCII)
 
@@ -101,15 +101,15 @@ def _zone_name(name: str, zone: dt.tzinfo) -> str:
     text = str(zone)
     key = (
         text
-        if _zone(text) is not None
+        if named_zone(text) is not None
         else str(getattr(zone, "key", None) or getattr(zone, "zone", None) or "")
     )
-    if not key or _zone(key) is None:
+    if not key or named_zone(key) is None:
         raise BadFrame(f"column {name!r}: expected a zone with a name or a fixed offset, got {text[:40]!r}")
     return key
 
 
-def _zone(name: str) -> dt.tzinfo | None:
+def named_zone(name: str) -> dt.tzinfo | None:
     """The zone of that name, or None. Only names of the zone database and `UTC±hh:mm`: never a file, never "local"."""
     if name == "UTC":
         return dt.UTC
@@ -165,5 +165,5 @@ def _pandas_times(pd: Any, field: Field, values: Array, valid: Mask | None) -> A
     if field.zone is None and field.name != "date":
         return naive
     utc = naive.dt.tz_localize("UTC")
-    zone = _zone(field.zone) if field.zone is not None else None
+    zone = named_zone(field.zone) if field.zone is not None else None
     return utc if zone is None or zone is dt.UTC else utc.dt.tz_convert(zone)
