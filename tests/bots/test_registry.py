@@ -117,7 +117,9 @@ async def test_the_owner_may_state_fields() -> None:
 
 
 async def test_the_whitelist() -> None:
-    assert await hub_bot(whitelist=("A/B", "C/D:D")).whitelist() == PairList(whitelist=["A/B", "C/D:D"], length=2)
+    assert await hub_bot(whitelist=("A/B", "C/D:D")).whitelist() == PairList(
+        whitelist=["A/B", "C/D:D"], length=2
+    )
     assert await hub_bot(whitelist=()).whitelist() == PairList(whitelist=[])
 
 
