@@ -1,65 +1,69 @@
-"""The book of a PaperBot: acts on candles and writes every effect in the same transaction.
+"""The book of a PaperBot: acts on candles and commands, and writes every effect in the same transaction.
 
 Theory of operation
 -------------------
-The state (wallet, open trades, waiting signals, clock) lives in the rows of the database; the book keeps the few that can
-still change in memory. `act` takes candles in the order of the clock, changes state and commits once: trades, orders,
-wallet, signals, the clock, and in the outbox the messages that tell of it. A kill before the commit leaves nothing, and the
-candles come again from the producer's snapshot; a kill after it leaves everything, and the clock skips the candles.
+The state (wallet, open trades, waiting orders and signals, locks, clock) lives in the rows of the database; the `journal` keeps
+those that can still change in memory. `act` takes candles in the order of the clock, changes state and commits once: trades,
+orders, wallet, signals, the clock, and in the outbox the messages that tell of it. A kill before the commit leaves nothing, and
+the candles come again from the producer's snapshot; a kill after it leaves everything, and the clock skips the candles. A
+command of a person (`commands`) is such a transaction too, between two candles. Readers (`queries`) have transactions of their own.
 
-Within a candle three rounds go over the pairs, each in pair order, so that nothing uses what comes later in time:
+Within a candle these rounds go over the pairs, each in pair order, so that nothing uses what comes later in time:
 
-1. at the open: exits that the previous candle of the pair asked for (they free money and slots), then entries
-2. within the candle: stoploss, then ROI, also of positions entered at this open, as freqtrade's backtest does
-3. at the close: the signals of the row, carried out at the open of the pair's next row, whenever that is
+1. when it begins: waiting orders that are too old are cancelled (`orders`)
+2. at the open: exits that wait or that the previous candle of the pair asked for (they free money and slots), then entries
+3. within the candle: waiting limit orders, then stoploss, then ROI, also of positions entered at this open, as freqtrade's
+   backtest does. While an order of a trade waits no rule places another; in a candle within which an order was filled only the
+   stoploss is looked at, since the high may have come before
+4. at the close: the signals of the row, carried out at the open of the pair's next row, whenever that is
 
-A row with enter_long and exit_long together asks for nothing, as in freqtrade. A signal is used up by the pair's next row:
-an entry without a free slot, or without money, is skipped and counted. A row without usable rates is skipped, counted, and
-uses up nothing. Exits within a candle are dated at its beginning, as freqtrade dates them.
+A row with enter_long and exit_long together asks for nothing, as in freqtrade. A signal is used up by the pair's next row: an
+entry without a free slot, without money, of a locked or blacklisted pair or while paused is skipped and counted. A row without
+usable rates is skipped, counted, and uses up nothing. Orders within a candle are dated at its beginning, as freqtrade dates them.
+While stopped candles only move the clock and the rates: signals are dropped and orders wait.
 
 Invariants
 ----------
-1. wallet.free >= 0, and free + what open trades cost == start + closed_profit, exactly.
-2. At most one open trade per pair, at most `max_open_trades` in all.
-3. Trade numbers rise by one in the order of entries; same candles, same numbers.
+1. wallet.free >= 0, and free + reserved + what open trades tie == start + closed_profit + what open trades realized, exactly.
+2. At most one open trade per pair, at most `max_open_trades` in all, those whose entry waits included.
+3. Trade numbers rise by one in the order of entries and never come again; same candles and commands, same numbers.
+4. What is in memory is what the last commit wrote (`Journal.check`), and orders keep theirs (`orders`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import StaticPool, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from consumer.bot import rules
+from consumer.bot import orders, rules
+from consumer.bot.bans import Bans
 from consumer.bot.candles import Candle
 from consumer.bot.clock import ReadyCandle
-from consumer.bot.database import one_line, open_database, open_wallet
-from consumer.bot.fills import entry_messages, exit_messages, quote_of
-from consumer.bot.models import Clock, Order, OutboxEntry, Signal, Trade
-from consumer.bot.settings import PaperSettings
+from consumer.bot.commands import Commands
+from consumer.bot.database import DatabaseFailed, one_line, open_database
+from consumer.bot.fills import quote_of
+from consumer.bot.journal import Journal, Source
+from consumer.bot.models import OutboxEntry, Signal, Trade
+from consumer.bot.orders import Orders
+from consumer.bot.queries import Queries, Reading
+from consumer.bot.records import BlacklistRecord, BotState
+from consumer.bot.settings import OrderKind, PaperSettings
+from hub.protocol.botapi import BotError, NotFound
 
 __all__ = ["Book", "Outgoing", "Position", "Source", "Summary"]
 
 log = logging.getLogger(__name__)
 
 _MINUTE_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Whose frames are traded."""
-
-    producer: str
-    bot: str
-    timeframe: str
-    candle_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,13 @@ class Summary:
     refused: int
 
 
-class Book:
+class Book(Queries, Commands):
     """The trades of one bot. Every method is atomic and may be called from any thread; one book per database.
 
     Raises:
         ConfigError: the database cannot be used (see `database`).
-        DatabaseFailed: from any method; state in memory is then not to be trusted and the book is to be closed.
+        DatabaseFailed: from any method. Once a transaction failed state in memory is not to be trusted, so that every later one
+            fails too: the book is to be closed.
     """
 
     def __init__(self, settings: PaperSettings) -> None:
@@ -118,22 +123,17 @@ class Book:
         self._session = Session(self._engine, expire_on_commit=False, autoflush=False)
         try:
             with one_line():
-                self._load()
+                self._journal = Journal(self._session, settings)
         except BaseException:
             self.close()
             raise
+        self._orders = Orders(self._journal, settings)
+        self._bans = Bans(self._journal, settings)
+        self._failed = False
+        self._listed: tuple[str, ...] = ()
         self._skipped = 0
         self._bad_rows = 0
         self._foreign: set[str] = set()
-
-    def _load(self) -> None:
-        self._wallet = open_wallet(self._session, self._settings)
-        self._open = {t.pair: t for t in self._session.scalars(select(Trade).where(Trade.is_open))}
-        self._signals = {signal.pair: signal for signal in self._session.scalars(select(Signal))}
-        self._clocks = {_source_of(clock): clock for clock in self._session.scalars(select(Clock))}
-        self._next_trade = (self._session.scalar(select(func.max(Trade.id))) or 0) + 1
-        self._next_message = (self._session.scalar(select(func.max(OutboxEntry.id))) or 0) + 1
-        self._session.commit()
 
     def close(self) -> None:
         """Release the database."""
@@ -144,25 +144,40 @@ class Book:
     @property
     def sources(self) -> dict[Source, int]:
         """The last candle acted on, in ms, of each source so far."""
-        return {source: clock.acted_ms for source, clock in self._clocks.items()}
+        return {source: clock.acted_ms for source, clock in self._journal.clocks.items()}
+
+    @property
+    def revision(self) -> int:
+        """Rises with every commit that changes anything that is told; asks no database."""
+        return self._journal.revision
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Several answers of the same commit: `with book.reading() as reading: ...`. Do not call the book within it."""
+        if isinstance(self._engine.pool, StaticPool):
+            # A database in memory has one connection for all.
+            with self._lock, self._read() as reading:
+                yield reading
+        else:
+            with self._read() as reading:
+                yield reading
+
+    def blacklist(self) -> BlacklistRecord:
+        """The blacklist, and which known pairs it matches: those that are listed or ever had a row."""
+        with self._lock:
+            return self._bans.blacklist(self._known())
 
     def act(self, candles: Sequence[ReadyCandle], *, source: Source, listed: Collection[str]) -> int:
         """Act on `candles` in their order, in one transaction; pairs not `listed` are only left, never entered.
 
         Returns how many messages were put into the outbox.
         """
-        with self._lock, one_line(), localcontext(rules.CONTEXT):
-            try:
-                before = self._next_message
-                for candle in candles:
-                    self._act(candle, listed)
-                    self._tick(source, candle.date_ms)
-                self._session.commit()
-            except BaseException:
-                self._session.rollback()
-                raise
-            self._forget_closed()
-            return self._next_message - before
+        with self._transaction():
+            before = self._journal.next_message
+            self._listed = tuple(listed)
+            for candle in candles:
+                self._act(candle, source, listed)
+            return self._journal.next_message - before
 
     def outgoing(self, limit: int) -> list[Outgoing]:
         """The oldest messages that wait to be published, at most `limit`."""
@@ -184,17 +199,19 @@ class Book:
             session.commit()
 
     def summary(self) -> Summary:
-        """How the bot stands, as of the last commit."""
+        """How the bot stands, as of the last commit. A trade whose entry waits is not told."""
+        journal = self._journal
         with self._lock, one_line(), Session(self._engine) as session:
+            held = [trade for trade in journal.open.values() if trade.open_fill_ms is not None]
             return Summary(
                 name=self._settings.name,
-                currency=self._wallet.currency,
-                start=self._wallet.start,
-                free=self._wallet.free,
-                closed_profit=self._wallet.closed_profit,
+                currency=journal.wallet.currency,
+                start=journal.wallet.start,
+                free=journal.wallet.free,
+                closed_profit=journal.wallet.closed_profit,
                 closed_trades=_count(session, Trade.is_open.is_(False)),
-                open_trades=tuple(map(_position, sorted(self._open.values(), key=lambda trade: trade.id))),
-                acted_ms=max((clock.acted_ms for clock in self._clocks.values()), default=None),
+                open_trades=tuple(map(_position, sorted(held, key=lambda trade: trade.id))),
+                acted_ms=max((clock.acted_ms for clock in journal.clocks.values()), default=None),
                 skipped_entries=self._skipped,
                 bad_rows=self._bad_rows,
                 outbox=_count(session, OutboxEntry.refused.is_(None)),
@@ -204,175 +221,162 @@ class Book:
     def check_invariants(self) -> None:
         """Assert what the module's docstring promises."""
         with self._lock, localcontext(rules.CONTEXT):
-            paid = sum((trade.paid for trade in self._open.values()), Decimal(0))
-            wallet = self._wallet
+            journal, wallet = self._journal, self._journal.wallet
+            held = sum((trade.tied for trade in journal.open.values()), Decimal(0))
             assert wallet.free >= 0, "1"
-            assert wallet.free + paid == wallet.start + wallet.closed_profit, "1"
+            assert wallet.free + wallet.reserved + held == journal.equity, "1"
             slots = self._settings.max_open_trades
-            assert slots is None or len(self._open) <= slots, "2"
-            assert all(trade.is_open and trade.pair == pair for pair, trade in self._open.items()), "2"
+            assert slots is None or len(journal.open) <= slots, "2"
+            assert all(trade.id < wallet.next_trade for trade in journal.open.values()), "3"
+            journal.check()
 
-    def _act(self, ready: ReadyCandle, listed: Collection[str]) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, one_line(), localcontext(rules.CONTEXT):
+            if self._failed:
+                raise DatabaseFailed("the bot's database: an earlier transaction failed")
+            try:
+                yield
+                self._journal.commit()
+            except BaseException as error:
+                unchanged = not any((self._session.dirty, self._session.new, self._session.deleted))
+                if isinstance(error, BotError | NotFound) and unchanged:
+                    # A refusal: this only ends the transaction of what was read.
+                    self._session.commit()
+                else:
+                    self._failed = True
+                    self._session.rollback()
+                raise
+
+    @contextmanager
+    def _read(self) -> Iterator[Reading]:
+        with one_line(), self._engine.connect() as connection:
+            if connection.dialect.name != "sqlite":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield Reading(connection)
+
+    def _act(self, ready: ReadyCandle, source: Source, listed: Collection[str]) -> None:
         rows = [(pair, candle) for pair, candle in ready.rows if candle.usable]
         self._bad_rows += len(ready.rows) - len(rows)
         signals = {pair: self._use_signal(pair) for pair, _ in rows}
+        if self._journal.state is not BotState.STOPPED:
+            self._trade(rows, signals, listed, ready.date_ms)
         for pair, candle in rows:
-            signal = signals[pair]
-            if signal is not None and signal.side == "exit" and pair in self._open:
-                self._leave(pair, rules.exact(candle.open), signal.tag or "exit_signal", ready.date_ms)
+            self._journal.note_rate(pair, rules.exact(candle.close))
+        self._journal.tick(source, ready.date_ms)
+        if self._journal.total_due:
+            self._journal.note_total(self._worth())
+
+    def _trade(
+        self,
+        rows: Sequence[tuple[str, Candle]],
+        signals: Mapping[str, Signal | None],
+        listed: Collection[str],
+        date_ms: int,
+    ) -> None:
+        self._orders.time_out(date_ms)
         for pair, candle in rows:
-            signal = signals[pair]
-            if signal is not None and signal.side == "entry" and pair not in self._open and pair in listed:
-                self._enter(pair, rules.exact(candle.open), signal.tag, ready.date_ms)
+            self._leave_at_open(pair, candle, signals[pair], date_ms)
         for pair, candle in rows:
-            if pair in self._open:
-                self._leave_within(pair, candle, ready.date_ms)
+            self._enter_at_open(pair, candle, signals[pair], listed, date_ms)
         for pair, candle in rows:
-            self._note_signal(pair, candle, ready.date_ms)
+            trade = self._journal.open.get(pair)
+            if trade is not None:
+                self._within(trade, candle, date_ms)
+        for pair, candle in rows:
+            self._note_signal(pair, candle, date_ms)
 
     def _use_signal(self, pair: str) -> Signal | None:
-        signal = self._signals.pop(pair, None)
+        signal = self._journal.signals.pop(pair, None)
         if signal is not None:
-            self._drop(signal)
+            self._journal.drop(signal)
         return signal
 
     def _note_signal(self, pair: str, candle: Candle, date_ms: int) -> None:
         if candle.enter_long == candle.exit_long:
             return
-        if candle.exit_long == (pair in self._open):
+        if candle.exit_long == (pair in self._journal.open):
             side, tag = ("exit", candle.exit_tag) if candle.exit_long else ("entry", candle.enter_tag)
-            self._signals[pair] = signal = Signal(pair=pair, side=side, tag=tag, candle_ms=date_ms)
+            signal = Signal(pair=pair, side=side, tag=tag, candle_ms=date_ms)
+            self._journal.signals[pair] = signal
             self._session.add(signal)
 
-    def _drop(self, signal: Signal) -> None:
-        if signal in self._session.new:
-            self._session.expunge(signal)
-        else:
-            self._session.delete(signal)
-
-    def _enter(self, pair: str, rate: Decimal, tag: str | None, date_ms: int) -> None:
-        filled = self._size(pair, rate)
-        if filled is None:
-            self._skipped += 1
+    def _leave_at_open(self, pair: str, candle: Candle, signal: Signal | None, date_ms: int) -> None:
+        trade = self._journal.open.get(pair)
+        if trade is None or self._orders.fill_at_open(trade, "exit", candle, date_ms):
             return
-        trade = Trade(
-            id=self._next_trade,
-            pair=pair,
-            is_open=True,
-            open_ms=date_ms,
-            open_rate=rate,
-            amount=filled.amount,
-            stake_amount=filled.cost,
-            paid=filled.cost + filled.fee,
-            fee=self._settings.fee,
-            stop_rate=rules.stop_rate(rate, self._settings.stoploss),
-            enter_tag=tag,
-        )
-        self._next_trade += 1
-        self._open[pair] = trade
-        self._wallet.free -= trade.paid
-        self._session.add(trade)
-        self._record(trade, 1, "entry", date_ms, filled)
-        self._tell(trade, 1, entry_messages(trade, self._settings))
+        if signal is not None and signal.side == "exit" and trade.id not in self._journal.resting:
+            rate = rules.exact(candle.open)
+            self._orders.leave_now(trade, rate, signal.tag or "exit_signal", "exit", date_ms)
 
-    def _size(self, pair: str, rate: Decimal) -> rules.Fill | None:
-        """What an entry would buy now; None when there is no slot, no money, or the pair costs another currency."""
+    def _enter_at_open(
+        self, pair: str, candle: Candle, signal: Signal | None, listed: Collection[str], date_ms: int
+    ) -> None:
+        trade = self._journal.open.get(pair)
+        if trade is not None:
+            self._orders.fill_at_open(trade, "entry", candle, date_ms)
+        elif signal is not None and signal.side == "entry" and pair in listed:
+            entered = self._may_enter(pair, date_ms) and self._orders.enter_now(
+                pair, candle, signal.tag, date_ms
+            )
+            self._skipped += not entered
+
+    def _may_enter(self, pair: str, date_ms: int) -> bool:
+        """Whether a signal may enter a pair: running, nothing forbids it, a free slot, and it costs our currency."""
         settings = self._settings
         if quote_of(pair, settings.stake_currency) != settings.stake_currency:
             if pair not in self._foreign:
                 self._foreign.add(pair)
                 log.warning("%s is not traded: stake_currency is %s", pair, settings.stake_currency)
-            return None
-        if settings.max_open_trades is not None and len(self._open) >= settings.max_open_trades:
-            return None
-        stake = rules.stake(
-            wanted=settings.stake_amount,
-            slots=settings.max_open_trades,
-            equity=self._wallet.start + self._wallet.closed_profit,
-            tied=sum((trade.paid for trade in self._open.values()), Decimal(0)),
-            free=self._wallet.free,
-            ratio=settings.tradable_ratio,
-            fee=settings.fee,
-        )
-        amount = rules.amount_of(stake, rate)
-        filled = rules.fill(amount, rate, settings.fee)
-        return filled if filled.cost > 0 else None
+            return False
+        running = self._journal.state is BotState.RUNNING
+        return running and not self._bans.forbids(pair, date_ms) and self._orders.slot_free
 
-    def _leave_within(self, pair: str, candle: Candle, date_ms: int) -> None:
-        trade = self._open[pair]
-        ratio = rules.roi_ratio(self._settings.minimal_roi, (date_ms - trade.open_ms) // _MINUTE_MS)
-        roi = None if ratio is None else rules.roi_rate(trade.open_rate, ratio, trade.fee)
-        leave = rules.leave_within(candle, stop=trade.stop_rate, roi=roi)
+    def _within(self, trade: Trade, candle: Candle, date_ms: int) -> None:
+        at_open = trade.open_fill_ms is not None
+        filled = self._orders.fill_within(trade, candle, date_ms)
+        if trade.open_fill_ms is None:
+            return
+        leave = None
+        if trade.is_open and trade.id not in self._journal.resting:
+            roi = None if filled else self._roi(trade, date_ms)
+            leave = rules.leave_within(candle, stop=trade.stop_rate, roi=roi)
+        self._watch(trade, candle, at_open=at_open, to_close=trade.is_open and leave is None)
         if leave is not None:
-            self._leave(pair, leave.rate, leave.reason, date_ms)
+            kind: OrderKind = "stoploss" if leave.reason == "stop_loss" else "exit"
+            self._orders.leave_now(trade, leave.rate, leave.reason, kind, date_ms)
 
-    def _leave(self, pair: str, rate: Decimal, reason: str, date_ms: int) -> None:
-        trade = self._open.pop(pair)
-        filled = rules.fill(trade.amount, rate, trade.fee)
-        trade.is_open = False
-        trade.close_ms = date_ms
-        trade.close_rate = rate
-        trade.received = filled.cost - filled.fee
-        trade.profit = trade.received - trade.paid
-        trade.profit_ratio = rules.profit_ratio(trade.profit, trade.paid)
-        trade.exit_reason = reason
-        self._wallet.free += trade.received
-        self._wallet.closed_profit += trade.profit
-        self._record(trade, 2, "exit", date_ms, filled)
-        self._tell(trade, 2, exit_messages(trade, self._settings))
+    def _roi(self, trade: Trade, date_ms: int) -> Decimal | None:
+        assert trade.open_fill_ms is not None
+        age = (date_ms - trade.open_fill_ms) // _MINUTE_MS
+        ratio = rules.roi_ratio(self._settings.minimal_roi, age)
+        return None if ratio is None else rules.roi_rate(trade.open_rate, ratio, trade.fee)
 
-    def _record(self, trade: Trade, number: int, side: str, date_ms: int, filled: rules.Fill) -> None:
-        self._session.add(
-            Order(
-                trade_id=trade.id,
-                number=number,
-                side=side,
-                filled_ms=date_ms,
-                rate=filled.rate,
-                amount=filled.amount,
-                cost=filled.cost,
-                fee=filled.fee,
-            )
-        )
+    def _watch(self, trade: Trade, candle: Candle, *, at_open: bool, to_close: bool) -> None:
+        """Keep the lowest and highest rate that a position surely saw: held since the open, up to the close, or both.
 
-    def _tell(self, trade: Trade, number: int, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        for topic, data in messages:
-            # The same after every crash, and never that of another database of the same bot.
-            mid = f"{self._wallet.instance}/{trade.id}/{number}/{topic}"
-            self._session.add(
-                OutboxEntry(id=self._next_message, topic=topic, mid=mid, data=json.dumps(data), refused=None)
-            )
-            self._next_message += 1
+        Of a candle within which it was entered the high may have come before, of one within which it was left both may have come
+        after; the rates of its own orders count anyway.
+        """
+        if to_close:
+            orders.see(trade, rules.exact(candle.low), rules.exact(candle.high if at_open else candle.close))
+        elif at_open:
+            orders.see(trade, rules.exact(candle.open), rules.exact(candle.open))
 
-    def _tick(self, source: Source, date_ms: int) -> None:
-        clock = self._clocks.get(source)
-        if clock is None:
-            self._clocks[source] = clock = Clock(
-                producer=source.producer,
-                bot=source.bot,
-                timeframe=source.timeframe,
-                candle_type=source.candle_type,
-                acted_ms=date_ms,
-            )
-            self._session.add(clock)
-        clock.acted_ms = date_ms
-
-    def _forget_closed(self) -> None:
-        """Closed trades, orders and messages would otherwise stay in the session's memory for ever."""
-        kept = {*self._open.values(), *self._signals.values(), *self._clocks.values(), self._wallet}
-        for row in [row for row in self._session if row not in kept]:
-            self._session.expunge(row)
-
-
-def _source_of(clock: Clock) -> Source:
-    return Source(clock.producer, clock.bot, clock.timeframe, clock.candle_type)
+    def _worth(self) -> Decimal:
+        """Money and what is held, at the last close of each pair."""
+        journal = self._journal
+        held = [trade for trade in journal.open.values() if trade.open_fill_ms is not None]
+        values = [rules.fill(t.amount, journal.rates.get(t.pair, t.open_rate), t.fee).cost for t in held]
+        return journal.wallet.free + journal.wallet.reserved + sum(values, Decimal(0))
 
 
 def _position(trade: Trade) -> Position:
+    assert trade.open_fill_ms is not None
     return Position(
         trade.id,
         trade.pair,
-        trade.open_ms,
+        trade.open_fill_ms,
         trade.open_rate,
         trade.amount,
         trade.stake_amount,

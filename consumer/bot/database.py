@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -85,7 +86,12 @@ def open_wallet(session: Session, settings: PaperSettings) -> Wallet:
             currency=settings.stake_currency,
             start=settings.wallet,
             free=settings.wallet,
+            reserved=Decimal(0),
             closed_profit=Decimal(0),
+            created_ms=time.time_ns() // 1_000_000,
+            state=settings.initial_state,
+            next_trade=1,
+            revision=1,
         )
         session.add(wallet)
         session.commit()

@@ -12,11 +12,13 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
+    "BlacklistRecord",
     "BotState",
     "CustomDataRecord",
     "LockRecord",
     "OrderRecord",
     "OrderStatus",
+    "TradePageRecord",
     "TradeRecord",
     "WalletPoint",
     "WalletRecord",
@@ -66,9 +68,11 @@ class OrderRecord:
 class TradeRecord:
     """One trade, from its first order on.
 
-    `open_fill_ms` is None until the entry is filled, and `paid` (cost and fee of the entry) is 0 until then. `amount` is what is
-    held now, and what was held at last once it is closed; `stake_amount` is the cost of that amount at the open rate,
-    `max_stake_amount` that of all that was bought. `fee` is the ratio. `realized_profit` is that of the parts that were left,
+    `open_fill_ms` is None until the entry is filled, and `paid` (cost and fee of the entry) is 0 until then; `tied` is the part of
+    `paid` that the held amount cost, 0 once it is closed. `amount` is what is held now, and what was held at last once it is
+    closed; `stake_amount` is the cost of that amount at the open rate, `max_stake_amount` that of all that was bought. `fee` is
+    the ratio, `fee_close_cost` the sum over all exits. `exit_order_status` is as freqtrade has it: None before the first exit
+    order, "" while one waits, the reason once it was cancelled, "closed" at last. `realized_profit` is that of the parts left,
     `profit_abs` that of the closed trade as a whole, `profit_ratio` its ratio to what was paid; both None while it is open.
     `current_rate` is the pair's last close, None before its first candle.
     """
@@ -86,6 +90,7 @@ class TradeRecord:
     stake_amount: Decimal
     max_stake_amount: Decimal
     paid: Decimal
+    tied: Decimal
     fee: Decimal
     fee_open_cost: Decimal
     fee_close_cost: Decimal
@@ -110,6 +115,14 @@ class TradeRecord:
         return next((order for order in self.orders if order.status is OrderStatus.OPEN), None)
 
 
+@dataclass(frozen=True, slots=True)
+class TradePageRecord:
+    """A page of closed trades, and how many closed trades there are in all."""
+
+    trades: tuple[TradeRecord, ...]
+    total: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRecord:
     """A lock: the pair (or `*`) is not entered from `locked_ms` until `until_ms`."""
@@ -123,9 +136,18 @@ class LockRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlacklistRecord:
+    """The blacklist: entries as written, the known pairs that they match, and a reason for each entry that was refused."""
+
+    entries: tuple[str, ...]
+    pairs: tuple[str, ...]
+    errors: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WalletRecord:
-    """The dry-run wallet. `reserved` is what open entry orders hold of `free`'s currency; free + reserved + paid for open
-    trades == start + closed and realized profit, exactly. `created_ms` is when the database was made (time of day)."""
+    """The dry-run wallet. `reserved` is what open entry orders hold; free + reserved + what open trades tie == start +
+    `closed_profit` + what open trades realized, exactly. `created_ms` is when the database was made (time of day)."""
 
     currency: str
     start: Decimal
@@ -145,7 +167,7 @@ class WalletPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomDataRecord:
-    """A value kept with a trade; plain JSON. `created_ms` and `updated_ms` in ms since 1970 UTC."""
+    """A value kept with a trade; plain JSON. `created_ms` and `updated_ms` in candle time."""
 
     trade_id: int
     key: str

@@ -5,7 +5,8 @@ half to even; a rate that is computed (stoploss, ROI) to 12 significant digits, 
 exactly as the shortest decimal that reads back as the same float64.
 
 A position costs `amount * rate` and a fee of that, and brings `amount * rate` less a fee of that; the profit ratio is the
-profit to what it cost, fees included, as freqtrade counts it.
+profit to what it cost, fees included, as freqtrade counts it. A part of a position costs its share of that, and the last part
+what is left of it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ __all__ = [
     "MOST_MONEY",
     "Fill",
     "Leave",
+    "affordable",
     "amount_of",
+    "available",
+    "base_amount",
     "exact",
     "fill",
     "leave_within",
     "profit_ratio",
     "roi_rate",
     "roi_ratio",
+    "share",
     "stake",
     "stop_rate",
 ]
@@ -77,6 +82,29 @@ def amount_of(stake: Decimal, rate: Decimal) -> Decimal:
     return CONTEXT.divide(stake, rate).quantize(_PLACES, ROUND_DOWN, CONTEXT)
 
 
+def base_amount(amount: Decimal) -> Decimal:
+    """An amount of base currency as it can be held; may be zero."""
+    return amount.quantize(_PLACES, ROUND_DOWN, CONTEXT)
+
+
+def available(*, equity: Decimal, tied: Decimal, free: Decimal, ratio: Decimal) -> Decimal:
+    """What may be paid now, fees included: what is left of the tradable balance and of the wallet; may be under 0.
+
+    The tradable balance is `equity` times `ratio`; `tied` is what open trades cost or reserve, `free` the money in the wallet.
+    """
+    return min(_tradable(equity, ratio) - tied, free)
+
+
+def affordable(paid: Decimal, fee: Decimal) -> Decimal:
+    """The largest stake whose cost and fee together are at most `paid`; 0 when there is none. Never over MOST_MONEY."""
+    stake = CONTEXT.divide(min(paid, MOST_MONEY), 1 + fee).quantize(_PLACES, ROUND_DOWN, CONTEXT)
+    return max(stake, Decimal(0))
+
+
+def _tradable(equity: Decimal, ratio: Decimal) -> Decimal:
+    return CONTEXT.multiply(equity, ratio).quantize(_PLACES, ROUND_DOWN, CONTEXT)
+
+
 def stake(
     *,
     wanted: Decimal | None,
@@ -93,16 +121,13 @@ def stake(
     is taken whole or not at all. A stake is never over MOST_MONEY. `tied` is what open trades cost, `free` the money in the
     wallet. Stake and fee never exceed either balance: both are multiples of the last place, so rounding cannot overdraw.
     """
-    tradable = CONTEXT.multiply(equity, ratio).quantize(_PLACES, ROUND_DOWN, CONTEXT)
-    available = min(tradable - tied, free)
-    with_fee = 1 + fee
+    left = available(equity=equity, tied=tied, free=free, ratio=ratio)
     if wanted is not None:
         size = wanted.quantize(_PLACES, ROUND_DOWN, CONTEXT)
-        return size if CONTEXT.multiply(size, with_fee) <= available else Decimal(0)
+        return size if CONTEXT.multiply(size, 1 + fee) <= left else Decimal(0)
     if not slots:
         return Decimal(0)
-    share = min(CONTEXT.divide(tradable, Decimal(slots)), available, MOST_MONEY)
-    return max(CONTEXT.divide(share, with_fee).quantize(_PLACES, ROUND_DOWN, CONTEXT), Decimal(0))
+    return affordable(min(CONTEXT.divide(_tradable(equity, ratio), Decimal(slots)), left), fee)
 
 
 def stop_rate(open_rate: Decimal, stoploss: Decimal) -> Decimal:
@@ -138,6 +163,15 @@ def leave_within(candle: Candle, *, stop: Decimal, roi: Decimal | None) -> Leave
     return None
 
 
+def share(tied: Decimal, part: Decimal, whole: Decimal) -> Decimal:
+    """What `part` of a held amount cost, when the whole cost `tied`: to 8 places; of the whole all of it."""
+    if part == whole:
+        return tied
+    return CONTEXT.divide(CONTEXT.multiply(tied, part), whole).quantize(_PLACES, ROUND_HALF_EVEN, CONTEXT)
+
+
 def profit_ratio(profit: Decimal, paid: Decimal) -> Decimal:
-    """Profit to what was paid, to 8 places."""
+    """Profit to what was paid, to 8 places; 0 for what cost nothing, as a part may by rounding."""
+    if not paid:
+        return Decimal(0)
     return CONTEXT.divide(profit, paid).quantize(_PLACES, ROUND_HALF_EVEN, CONTEXT)

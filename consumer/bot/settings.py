@@ -10,6 +10,11 @@
 | fee | 0.001 | ratio of the value of each order |
 | minimal_roi | {} | {minutes: ratio}: take that profit once the trade is that old; empty: never |
 | stoploss | -0.10 | ratio below the open rate, under 0; -1 or lower: never |
+| order_types | {} | "market" or "limit" by `entry`, `exit`, `stoploss`, `force_entry`, `force_exit`, `emergency_exit` (`orders`) |
+| unfilledtimeout | {} | age at which limit orders end: `entry` 10, `exit` 10, `unit` "minutes"; `exit_timeout_count` 0 |
+| force_entry_enable | false | whether people may enter trades |
+| exchange.pair_blacklist | [] | patterns of pairs that signals never enter (`patterns`) |
+| initial_state | "running" | the state of a new database: "running", "paused" or "stopped" |
 | timeframe | the first that arrives | frames of another timeframe are not looked at |
 | bot_name | "bot" | name under which fills are published |
 | exchange.name, fiat_display_currency | "paper", none | only shown in the messages |
@@ -27,24 +32,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from consumer.bot.patterns import BadPattern, Pattern
+from consumer.bot.records import BotState
 from consumer.bot.rules import LEAST_MONEY, MOST_MONEY
 from consumer.errors import ConfigError
 from hub.frames.timeframe import timeframe_ms
 from hub.protocol.errors import BadFrame
 
-__all__ = ["PaperSettings"]
+__all__ = ["OrderKind", "PaperSettings", "UnfilledTimeout"]
 
 log = logging.getLogger(__name__)
 
 _UNLIMITED = "unlimited"
 _MONEY = "a number from 0.00000001 to 1e15"
 _PAPER_KEYS = ("start_from", "producer", "bot", "candle_type", "wait_candles")
+_UNITS_MS = {"seconds": 1000, "minutes": 60_000}
+
+OrderKind = Literal["entry", "exit", "stoploss", "force_entry", "force_exit", "emergency_exit"]
+"""What an order is for, as freqtrade's `order_types` has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfilledTimeout:
+    """freqtrade's `unfilledtimeout`: `entry` and `exit` in `unit`; after `exit_timeout_count` exits (0: never) an emergency exit."""
+
+    entry: int = 10
+    exit: int = 10
+    unit: str = "minutes"
+    exit_timeout_count: int = 0
+
+    def after_ms(self, side: Literal["entry", "exit"]) -> int:
+        """How old an order of this side may become, in ms."""
+        return (self.entry if side == "entry" else self.exit) * _UNITS_MS[self.unit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +84,11 @@ class PaperSettings:
     fee: Decimal
     minimal_roi: tuple[tuple[int, Decimal], ...]
     stoploss: Decimal
+    order_types: Mapping[OrderKind, str]
+    unfilled_timeout: UnfilledTimeout
+    force_entry: bool
+    pair_blacklist: tuple[str, ...]
+    initial_state: BotState
     timeframe: str | None
     name: str
     exchange: str
@@ -93,6 +123,11 @@ class PaperSettings:
             fee=_ratio(config, "fee", "0.001", low="0", high="0.5"),
             minimal_roi=_roi(config),
             stoploss=_stoploss(config),
+            order_types=_order_types(_section(config, "order_types")),
+            unfilled_timeout=_unfilled_timeout(_section(config, "unfilledtimeout")),
+            force_entry=_flag(config, "force_entry_enable"),
+            pair_blacklist=_pair_blacklist(_section(config, "exchange")),
+            initial_state=_initial_state(config),
             timeframe=_timeframe(config),
             name=name,
             exchange=_text(_section(config, "exchange"), "name", "paper", prefix="exchange.").capitalize(),
@@ -147,6 +182,72 @@ def _stoploss(config: Mapping[str, Any]) -> Decimal:
     if not number:
         raise ConfigError("stoploss", "expected a number under 0, got 0")
     return number
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    value = config.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(key, f"expected true or false, got {value!r}")
+    return value
+
+
+def _order_types(section: Mapping[str, Any]) -> dict[OrderKind, str]:
+    """By kind; a forced order is of the type of the others of its side when nothing else is said, as in freqtrade."""
+    for key, value in section.items():
+        if key in get_args(OrderKind) and value not in ("market", "limit"):
+            raise ConfigError(f"order_types.{key}", f'expected "market" or "limit", got {value!r}')
+    entry, leave = section.get("entry", "market"), section.get("exit", "market")
+    return {
+        "entry": entry,
+        "exit": leave,
+        "stoploss": section.get("stoploss", "market"),
+        "force_entry": section.get("force_entry", entry),
+        "force_exit": section.get("force_exit", leave),
+        "emergency_exit": section.get("emergency_exit", "market"),
+    }
+
+
+def _unfilled_timeout(section: Mapping[str, Any]) -> UnfilledTimeout:
+    unit = section.get("unit", "minutes")
+    if not isinstance(unit, str) or unit not in _UNITS_MS:
+        raise ConfigError("unfilledtimeout.unit", f'expected "minutes" or "seconds", got {unit!r}')
+    return UnfilledTimeout(
+        entry=_count(section, "entry", 10, low=1),
+        exit=_count(section, "exit", 10, low=1),
+        unit=unit,
+        exit_timeout_count=_count(section, "exit_timeout_count", 0, low=0),
+    )
+
+
+def _count(section: Mapping[str, Any], key: str, default: int, *, low: int) -> int:
+    value = section.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= 10**9:
+        raise ConfigError(f"unfilledtimeout.{key}", f"expected a whole number from {low} up, got {value!r}")
+    return value
+
+
+def _pair_blacklist(exchange: Mapping[str, Any]) -> tuple[str, ...]:
+    entries = exchange.get("pair_blacklist", [])
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        raise ConfigError("exchange.pair_blacklist", "expected a list of texts")
+    for entry in entries:
+        try:
+            Pattern(entry)
+        except BadPattern as error:
+            raise ConfigError(
+                "exchange.pair_blacklist", f"expected regular expressions, got {entry[:40]!r}: {error}"
+            ) from None
+    return tuple(dict.fromkeys(entries))
+
+
+def _initial_state(config: Mapping[str, Any]) -> BotState:
+    value = config.get("initial_state", BotState.RUNNING)
+    try:
+        return BotState(value)
+    except ValueError:
+        raise ConfigError(
+            "initial_state", f'expected "running", "paused" or "stopped", got {value!r}'
+        ) from None
 
 
 def _timeframe(config: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from consumer.bot.book import Book, Source
 from consumer.bot.candles import Candle
 from consumer.bot.clock import ReadyCandle
+from consumer.bot.journal import Journal
 from consumer.bot.models import Order, Trade, Wallet
 from consumer.bot.settings import PaperSettings
 from tests.consumer.bot.replay import PAIRS, at
@@ -254,7 +255,7 @@ def test_a_failed_transaction_leaves_nothing(desks: Any, monkeypatch: pytest.Mon
     desk = desks()
     desk.candle(BTC=flat(100.0, **BUY))
     before = desk.book.summary()
-    monkeypatch.setattr(Book, "_tick", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+    monkeypatch.setattr(Journal, "tick", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
     with pytest.raises(RuntimeError):
         desk.candle(BTC=flat(100.0))
     desk.reopen()
