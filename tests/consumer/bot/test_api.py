@@ -260,7 +260,9 @@ async def test_what_a_bot_says_of_itself(tmp_path: Path) -> None:
         assert config.order_types is not None
         assert (config.order_types["force_entry"], config.order_types["entry"]) == ("limit", "market")
         assert "class PaperBot" in (await api.strategy(strategy="Mine")).code
-        with pytest.raises(NotFound, match=r"^Only the currently active strategy is available in trade mode$"):
+        with pytest.raises(
+            NotFound, match=r"^Only the currently active strategy is available in trade mode$"
+        ):
             await api.strategy(strategy="PaperBot")
         assert await api.plot_config() == {"main_plot": {"sma": {}}, "subplots": {}}
         with pytest.raises(BotFault, match="Impossible to load Strategy 'Other'"):
