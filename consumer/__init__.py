@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub, and answer for a bot there.
-=======
-"""Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub; ask or drive a bot over REST.
->>>>>>> ctl
+"""Consume bots through a tradewire hub, or straight from a freqtrade bot; publish to a hub; ask, drive or answer for a bot over REST.
 
 Names are imported on first use: `import consumer` alone loads nothing heavy, and never a web framework.
 """
@@ -21,11 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ack",
-<<<<<<< HEAD
     "Attachment",
-=======
     "BotAPI",
->>>>>>> ctl
     "Client",
     "Consumer",
     "ConsumerConfig",
@@ -39,11 +32,8 @@ __all__ = [
 
 _HOME = {
     "Ack": "publisher",
-<<<<<<< HEAD
     "Attachment": "attachment",
-=======
     "BotAPI": "rest",
->>>>>>> ctl
     "Client": "client",
     "Consumer": "client",
     "ConsumerConfig": "config",

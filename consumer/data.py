@@ -17,7 +17,7 @@ import numpy as np
 
 from hub.frames.columns import Columns
 from hub.frames.store import CandleStore, Change
-from hub.protocol.messages import FrameKey
+from hub.protocol.messages import AnalyzedDf, FrameKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +176,15 @@ class Book:
                 return _nothing(keys)
             return _handed_out(found.frames[matching[0]])
 
+    def analyzed_df(self, bot: str | None, key: FrameKey) -> AnalyzedDf | None:
+        """As `ProducerData.analyzed_df`, of one bot."""
+        with self._lock:
+            found = self._frame(self._one_bot() if bot is None else bot, key)
+            if found is None:
+                return None
+            la = datetime.fromtimestamp(found.la_ms / 1000, UTC) if found.la_ms else None
+            return AnalyzedDf(key=key, df=found.store.tail(), la=la)
+
     def statistics(self) -> dict[str, int]:
         """Keys and bytes held, and how many keys are stale."""
         with self._lock:
@@ -293,6 +302,11 @@ class ProducerData:
         if book is None:
             return _nothing([])
         return book.frame(bot, pair, timeframe or self._timeframe, candle_type or self._candle_type)
+
+    def analyzed_df(self, key: FrameKey, producer_name: str = "default") -> AnalyzedDf | None:
+        """The producer's held rows of exactly `key` as columns, a copy, and when they were analyzed; None when there are none."""
+        book, bot = self._resolve(producer_name)
+        return None if book is None else book.analyzed_df(bot, key)
 
     def statistics(self) -> Mapping[str, Any]:
         """Per producer: keys and bytes held."""

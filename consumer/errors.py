@@ -38,11 +38,8 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "PublishError",
-<<<<<<< HEAD
     "Replaced",
-=======
     "RestError",
->>>>>>> ctl
     "TooBig",
     "Unauthorized",
     "Unavailable",

@@ -31,11 +31,13 @@ import anyio
 from consumer.bookmarks import Bookmarks
 from consumer.client import Consumer
 from consumer.config import ConsumerConfig, PublishConfig
+from consumer.data import ProducerData
 from consumer.errors import BotFailed, ConfigError, ConsumerError
 from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
 from consumer.publisher import Publisher
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import BotContext, Connected, Delivery, Disconnected, LocalBot, Lost
+from hub.protocol.messages import AnalyzedDf, FrameKey
 
 __all__ = ["Feed", "run"]
 
@@ -113,7 +115,7 @@ class Feed:
             bookmarks.take_over(start, [producer.name for producer in self._config.producers])
         self._handed = dict(bookmarks.positions)
         async with Consumer(self._config, positions=bookmarks.positions) as consumer:
-            context.pairs = consumer.data.get_producer_pairs
+            context.data = consumer.data
             self._lane = lane = lane_to(bot, bookmarks)
             async with lane:
                 await _first(self._hand_over(consumer, lane, bookmarks), lane.failed(), signalled.wait())
@@ -146,7 +148,7 @@ class _Context:
         self.config = config
         self.data_dir = data_dir
         self.name = name
-        self.pairs: Callable[[str], list[str]] = lambda producer_name: []
+        self.data: ProducerData | None = None
         self._publisher = publisher
 
     async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
@@ -156,7 +158,10 @@ class _Context:
         return ack.position
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
-        return self.pairs(producer_name)
+        return [] if self.data is None else self.data.get_producer_pairs(producer_name)
+
+    def analyzed_df(self, key: FrameKey, producer_name: str = "default") -> AnalyzedDf | None:
+        return None if self.data is None else self.data.analyzed_df(key, producer_name)
 
 
 async def _first(*waits: Awaitable[object]) -> None:

@@ -6,16 +6,20 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
+from consumer.bot.api import PaperAPI
 from consumer.bot.book import Book, Source, Summary
 from consumer.bot.candles import read_candles
 from consumer.bot.clock import CandleClock, ClockStatistics, ReadyCandle
+from consumer.bot.logbook import LogBook, secrets_of
 from consumer.bot.outbox import Outbox
 from consumer.bot.settings import PaperSettings
 from hub.frames.columns import Columns
 from hub.frames.timeframe import timeframe_ms
+from hub.protocol.botapi import BotAPI, BotGone
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import BotContext, CandleComplete, Delivery
 from hub.protocol.messages import AnalyzedDf, FrameKey, Whitelist
@@ -43,6 +47,11 @@ class PaperBot:
     """
 
     def __init__(self) -> None:
+        self._context: BotContext | None = None
+        self._log_book = LogBook()
+        self._started_ms: int | None = None
+        self._handled_ms: int | None = None
+        self._stopped = False
         self._settings: PaperSettings | None = None
         self._book: Book | None = None
         self._outbox: Outbox | None = None
@@ -62,6 +71,9 @@ class PaperBot:
         Raises:
             ConfigError: a setting or the database cannot be used.
         """
+        self._context, self._started_ms = context, _now_ms()
+        self._log_book = LogBook(secrets_of(context.config))
+        logging.getLogger().addHandler(self._log_book)
         self._settings = PaperSettings.from_config(
             context.config, name=context.name, data_dir=context.data_dir
         )
@@ -79,6 +91,7 @@ class PaperBot:
         """
         with self._lock:
             self._handle(delivery)
+            self._handled_ms = _now_ms()
 
     def _handle(self, delivery: Delivery) -> None:
         message = delivery.message
@@ -99,10 +112,66 @@ class PaperBot:
 
     async def stop(self) -> None:
         """Publish what is left for a few seconds and close the database."""
+        self._stopped = True
+        logging.getLogger().removeHandler(self._log_book)
         if self._outbox is not None:
             await self._outbox.stop(_GRACE_S)
         if self._book is not None:
             await asyncio.to_thread(self._book.close)
+
+    def api(self) -> BotAPI:
+        """What REST asks of this bot. It may be had before `start`, and answers between start and stop; of the loop's thread."""
+        return PaperAPI(self)
+
+    @property
+    def book(self) -> Book | None:
+        """The trades, between start and stop. From any thread, like all that follows."""
+        return None if self._stopped else self._book
+
+    @property
+    def settings(self) -> PaperSettings:
+        """What the bot runs by. Raises BotGone before the start."""
+        if self._settings is None:
+            raise BotGone("the bot is not running")
+        return self._settings
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The whole configuration, secrets among it; empty before the start."""
+        return {} if self._context is None else self._context.config
+
+    @property
+    def source(self) -> Source | None:
+        """Whose frames are traded; None until the first has come."""
+        return self._source
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """The whitelist of the bot that is followed."""
+        return tuple(self._pairs or ())
+
+    @property
+    def log_book(self) -> LogBook:
+        """The newest log rows of the process."""
+        return self._log_book
+
+    @property
+    def started_ms(self) -> int | None:
+        """When this run was started, in ms of the time of day."""
+        return self._started_ms
+
+    @property
+    def last_process_ms(self) -> int | None:
+        """When the last delivery was handled, in ms of the time of day."""
+        return self._handled_ms
+
+    def analyzed_df(self, pair: str, timeframe: str) -> AnalyzedDf | None:
+        """The newest frame of a pair from the bot that is followed."""
+        source, context = self._source, self._context
+        if source is None or context is None:
+            return None
+        key = FrameKey(pair, timeframe, source.candle_type)
+        return context.analyzed_df(key, f"{source.producer}/{source.bot}")
 
     def summary(self) -> Summary:
         """How the bot stands: wallet, open trades, closed profit, outbox. From any thread, between start and stop."""
@@ -221,3 +290,7 @@ def _take(clock: CandleClock) -> list[ReadyCandle]:
     while len(ready) < _BATCH and (candle := clock.ready()) is not None:
         ready.append(candle)
     return ready
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from hub.protocol.envelope import Position
-from hub.protocol.messages import FrameKey, Message
+from hub.protocol.messages import AnalyzedDf, FrameKey, Message
 
 __all__ = ["BotContext", "CandleComplete", "Connected", "Delivery", "Disconnected", "LocalBot", "Lost"]
 
@@ -98,6 +98,12 @@ class BotContext(Protocol):
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         """The producer's whitelist."""
+
+    def analyzed_df(self, key: FrameKey, producer_name: str = "default") -> AnalyzedDf | None:
+        """The producer's newest frame of `key`, None when there is none: `df` is a hub.frames Columns, a copy of all held rows.
+
+        `producer_name` is the configured name, or `name/bot` for one bot of several. From any thread.
+        """
 
 
 @runtime_checkable

@@ -130,11 +130,7 @@ async def test_the_whitelist() -> None:
     assert await hub_bot(whitelist=("A/B", "C/D:D")).whitelist() == PairList(
         whitelist=["A/B", "C/D:D"], length=2
     )
-<<<<<<< HEAD
     assert await hub_bot(whitelist=()).whitelist() == PairList(whitelist=[], length=0)
-=======
-    assert await hub_bot(whitelist=()).whitelist() == PairList(whitelist=[])
->>>>>>> ctl
 
 
 async def test_no_whitelist_yet_is_a_bot_error() -> None:

@@ -190,3 +190,16 @@ def test_readers_in_other_threads_see_whole_frames() -> None:
     for reader in readers:
         reader.join()
     assert not wrong
+
+
+def test_columns_of_exactly_one_key() -> None:
+    data = ProducerData()
+    assert data.analyzed_df(FRAME_KEY) is None
+    data.book("hub").apply("alpha", FRAME_KEY, rows(0, 3), START_MS + 7, snapshot=True)
+    for name in ("hub", "hub/alpha"):
+        found = data.analyzed_df(FRAME_KEY, name)
+        assert found is not None
+        assert found.df.column("close").tolist() == [0, 1, 2]
+        assert found.la == datetime.fromtimestamp((START_MS + 7) / 1000, UTC)
+    assert data.analyzed_df(FRAME_KEY, "hub/beta") is None
+    assert data.analyzed_df(FrameKey(KEY[0], "1d", KEY[2]), "hub") is None

@@ -75,6 +75,7 @@ class Context:
         self.name = name
         self.published: list[tuple[str, dict[str, Any], str]] = []
         self.failure: Exception | None = None
+        self.frames: dict[tuple[str, FrameKey], AnalyzedDf] = {}
 
     async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
         if self.failure is not None:
@@ -84,3 +85,6 @@ class Context:
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         return []
+
+    def analyzed_df(self, key: FrameKey, producer_name: str = "default") -> AnalyzedDf | None:
+        return self.frames.get((producer_name, key))
