@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from hub.asgi.app import REST_PREFIX, HubApp, build_app
 from hub.asgi.descriptors import Waiting, room_for
 from hub.asgi.serving import BACKLOG, uvicorn_config
+from hub.asgi.ui import ui_routes
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
 from hub.bots.registry import BotRegistry
@@ -383,7 +384,7 @@ def _application(config: Config, node: Node, authenticator: Authenticator, rest:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
         routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
-    return build_app(node, authenticator, rest, routes)
+    return build_app(node, authenticator, rest, routes, ui=ui_routes(config.ui_dir))
 
 
 def _limits(config: Config) -> NodeLimits:

@@ -86,8 +86,15 @@ async def relayed(monkeypatch: pytest.MonkeyPatch, script: Script) -> tuple[Node
 
 
 async def test_fields_that_nobody_knows_survive(monkeypatch: pytest.MonkeyPatch) -> None:
-    payload = {"trade_id": 1, "pair": "BTC/USDT", "open_date": "2026-11-22T14:01:01.951382+00:00", "novelty": [1]}
-    node, relay = await relayed(monkeypatch, Script([typed("entry_fill", payload), typed("whitelist", ["BTC/USDT"])]))
+    payload = {
+        "trade_id": 1,
+        "pair": "BTC/USDT",
+        "open_date": "2026-11-22T14:01:01.951382+00:00",
+        "novelty": [1],
+    }
+    node, relay = await relayed(
+        monkeypatch, Script([typed("entry_fill", payload), typed("whitelist", ["BTC/USDT"])])
+    )
     (entry,) = node.core.tail.since(1)
     assert (entry.bot, entry.topic, entry.data) == ("alpha", "entry_fill", payload)
     assert node.whitelist("alpha") == ["BTC/USDT"]
@@ -131,7 +138,9 @@ async def test_a_fault_of_ours_costs_this_link_only(
 async def test_a_refused_token_is_told_once_and_asked_again_slowly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = Script([Unauthorized("HTTP 403")], [Unauthorized("HTTP 403")], [typed("status", {"status": "running"})])
+    script = Script(
+        [Unauthorized("HTTP 403")], [Unauthorized("HTTP 403")], [typed("status", {"status": "running"})]
+    )
     node, relay = await relayed(monkeypatch, script)
     assert relay.slept == [60.0, 60.0]  # type: ignore[attr-defined]
     assert caplog.text.count("HTTP 403") == 1

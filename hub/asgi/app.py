@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -36,7 +38,10 @@ class HubApp(Starlette):
         lifespan: Lifespan[HubApp] | None,
     ) -> None:
         super().__init__(
-            routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers={404: _not_found}
+            routes=routes,
+            middleware=middleware,
+            lifespan=lifespan,
+            exception_handlers={404: _refused, 405: _refused},
         )
         self.router.redirect_slashes = False
         self.endpoint = endpoint
@@ -52,8 +57,9 @@ class HubApp(Starlette):
         return self.endpoint.statistics()
 
 
-async def _not_found(_request: Request, _error: Exception) -> Response:
-    return JSONResponse({"detail": "Not Found"}, 404)
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": HTTPStatus(error.status_code).phrase}, error.status_code, error.headers)
 
 
 def build_app(
@@ -62,19 +68,22 @@ def build_app(
     rest_app: ASGIApp | None = None,
     public_routes: Sequence[BaseRoute] = (),
     *,
+    ui: Sequence[BaseRoute] = (),
     cors_origins: Sequence[str] = (),
     lifespan: Lifespan[HubApp] | None = None,
 ) -> HubApp:
     """The hub's application.
 
-    `rest_app` is mounted under REST_PREFIX, `public_routes` come before it. `cors_origins` concern HTTP only (the
-    authenticator judges a websocket's Origin); leave it empty when `rest_app` answers CORS itself. The node is started and
-    drained by whoever owns it, before uvicorn ends the sockets; a lifespan's shutdown is too late for that.
+    `rest_app` is mounted under REST_PREFIX, `public_routes` come before it, `ui` (ui_routes) after all. `cors_origins`
+    concern HTTP only (the authenticator judges a websocket's Origin); leave it empty when `rest_app` answers CORS
+    itself. The node is started and drained by whoever owns it, before uvicorn ends the sockets; a lifespan's shutdown is
+    too late for that.
     """
     endpoint = MessageEndpoint(node, authenticator)
     routes: list[BaseRoute] = list(public_routes)
     if rest_app is not None:
         routes.append(Mount(REST_PREFIX, rest_app))
+    routes += ui
     middleware = [
         Middleware(
             CORSMiddleware,

@@ -115,7 +115,8 @@ def _container(value: Any, path: str, depth: int) -> Any:
         raise BadMessage(f"{path}: expected at most {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         return {
-            _key(k, path): v if _is_plain(v) else _plain(v, f"{path}.{k}", depth + 1) for k, v in value.items()
+            _key(k, path): v if _is_plain(v) else _plain(v, f"{path}.{k}", depth + 1)
+            for k, v in value.items()
         }
     return [v if _is_plain(v) else _plain(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
 

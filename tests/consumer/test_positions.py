@@ -190,7 +190,9 @@ class World:
         elif verdict is Verdict.ACT and offset:
             assert offset not in self.seen, "acted twice"
             # What a broken hub skipped comes behind what it did send: then each stream is in order, not the whole.
-            before = [o for o in self.seen if self.total_order or self.hub.log[o - 1] == self.hub.log[offset - 1]]
+            before = [
+                o for o in self.seen if self.total_order or self.hub.log[o - 1] == self.hub.log[offset - 1]
+            ]
             assert not before or offset > before[-1], "out of order"
             self.seen.append(offset)
 
