@@ -42,6 +42,7 @@ from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
 from hub.relay import Relay
 from hub.rest.app import RestSettings, build_rest
+from hub.rest.asyncapi import asyncapi_routes
 from hub.rest.public import documentation_routes, probe_routes
 
 __all__ = ["Hub"]
@@ -384,6 +385,7 @@ def _application(config: Config, node: Node, authenticator: Authenticator, rest:
     routes = probe_routes(node)
     if config.api_server.enable_openapi:
         routes += documentation_routes(rest, prefix=REST_PREFIX, version=VERSION)
+        routes += asyncapi_routes(version=VERSION)
     return build_app(node, authenticator, rest, routes, ui=ui_routes(config.ui_dir))
 
 

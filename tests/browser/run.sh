@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests of this directory in headless Chromium; `make test-browser` calls it. Arguments go to `node --test`.
-# Installs Chromium (Debian's, when it is not there; TRADEWIRE_CHROMIUM names another) and playwright-core from npm.
+# Installs Chromium (Debian's, when it is not there; TRADEWIRE_CHROMIUM names another) and from npm what package.json names.
 # TRADEWIRE_FREQUI_DIR names the folder of a FreqUI build; without it the tests of FreqUI are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
