@@ -29,7 +29,7 @@ NO_VERSION = "not_installed"
 
 _PAGE = Path(__file__).with_name("ui_missing.html")
 _ICON = Path(__file__).with_name("ui_icon.svg")
-_NOT_OF_THE_UI = re.compile(r"api|bots/[^/]*/api(/|$)|(openapi|asyncapi)\.json$")
+_NOT_OF_THE_UI = re.compile(r"api|bots/.+/api(/|$)|(openapi|asyncapi)\.json$")
 _HASHED = re.compile(r"[.-]([A-Za-z0-9_-]{8,})(\.[a-z0-9]+)+$")
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _ASK_AGAIN = "no-cache"

@@ -130,6 +130,7 @@ async def test_a_path_that_is_no_file_is_routed_in_the_browser(build: Path, path
         "/bots/alpha/api",
         "/bots/alpha/api/v1/nothing",
         "/bots/alpha/api/v9/ping",
+        "/bots/a/b/api/v9/ping",
         "/openapi.json",
         "/asyncapi.json",
         "/.env",
