@@ -6,12 +6,13 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 .DEFAULT_GOAL := help
 
-.PHONY: help run test lint unit test-interop bench clean
+.PHONY: help run test lint unit test-interop test-browser bench clean
 
 help:
 	@echo "make run           hub, producer and consumer on real candles (ARGS=\"--seconds 30 --speed 150\")"
 	@echo "make test          every check that needs no other program: ruff, mypy, import-linter, pytest"
 	@echo "make test-interop  real freqtrade bots at both ends (builds .venv-interop, minutes)"
+	@echo "make test-browser  the REST of FreqUI from headless Chromium, and FreqUI itself (TRADEWIRE_FREQUI_DIR=its build)"
 	@echo "make bench         fan-out against a naive hub and freqtrade's own, as ratios"
 
 $(STAMP): pyproject.toml
@@ -38,8 +39,11 @@ unit: $(STAMP)
 test-interop: $(STAMP)
 	./tests/interop/run.sh $(ARGS)
 
+test-browser: $(STAMP)
+	./tests/browser/run.sh $(ARGS)
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.fanout $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-interop
+	rm -rf $(VENV) .venv-interop tests/browser/node_modules

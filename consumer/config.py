@@ -12,6 +12,7 @@ Source of the section's keys and defaults: freqtrade 2026.9 as observed (docs/wi
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import logging
 import os
@@ -284,7 +285,7 @@ def _value(name: str, parts: list[str], text: str) -> tuple[str, Any]:
 
 def _set(raw: dict[str, Any], parts: list[str], key: str, value: Any) -> None:
     at: Any = raw
-    for part, following in zip(parts[:-1], [*parts[1:-1], key], strict=True):
+    for part, following in itertools.pairwise([*parts[:-1], key]):
         at = _descend(at, part, [] if following.isdigit() else {}, ".".join(parts))
     if isinstance(at, list):
         _descend(at, key, value, ".".join(parts))

@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from hub.asgi.app import REST_PREFIX, HubApp, build_app
 from hub.asgi.descriptors import Waiting, room_for
 from hub.asgi.serving import BACKLOG, uvicorn_config
+from hub.asgi.ui import ui_routes
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
 from hub.bots.attached import AttachedBot
@@ -45,6 +46,7 @@ from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
 from hub.relay import Relay
 from hub.rest.app import RestSettings, build_rest
+from hub.rest.asyncapi import asyncapi_routes
 from hub.rest.passing import PassThrough
 from hub.rest.public import documentation_routes, probe_routes
 
@@ -481,11 +483,13 @@ def _application(
         routes += documentation_routes(
             rest, prefix=REST_PREFIX, version=VERSION, default_bot=config.default_bot
         )
+        routes += asyncapi_routes(version=VERSION)
     return build_app(
         node,
         authenticator,
         passing,
         routes,
+        ui=ui_routes(config.ui_dir),
         cors_origins=config.api_server.CORS_origins,
         knows=registry.knows,
     )

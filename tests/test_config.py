@@ -744,6 +744,29 @@ def test_a_state_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> No
         load(None, {"HOME": str(tmp_path / "home")})
 
 
+def test_the_directory_of_a_ui(files: Files, tmp_path: Path) -> None:
+    assert files.hub().ui_dir is None
+    for directory in (tmp_path / "dist", Path(files.env["HOME"]) / "dist"):
+        directory.mkdir(parents=True)
+        (directory / "index.html").write_text("<title>a build</title>")
+    assert files.hub(ui_dir=str(tmp_path / "dist")).ui_dir == tmp_path / "dist"
+    assert files.hub(ui_dir="~/dist").ui_dir == Path(files.env["HOME"]) / "dist"
+    given = {"TRADEWIRE__HUB__UI_DIR": str(tmp_path / "dist")}
+    assert files.load({}, given).ui_dir == tmp_path / "dist"
+
+
+def test_a_directory_without_an_index_is_no_ui(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "index.html").write_text("outside")
+    (tmp_path / "linked" / "index.html").symlink_to(tmp_path / "index.html")
+    for name in ("empty", "linked", "gone", "index.html"):
+        text = files.refused_hub(ui_dir=str(tmp_path / name))
+        assert text.startswith("hub.ui_dir: expected a directory that holds a readable index.html, got ")
+    assert files.refused_hub(ui_dir="\ud800") == "hub.ui_dir: cannot be used: UnicodeEncodeError"
+    assert files.refused_hub(ui_dir="a" * 5000) == "hub.ui_dir: cannot be used: File name too long"
+
+
 def test_processes_that_start_together_agree_on_the_secrets(home: dict[str, str]) -> None:
     with ThreadPoolExecutor(16) as threads:
         configs = list(threads.map(lambda _: load(None, home), range(64)))

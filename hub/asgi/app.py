@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -38,7 +40,10 @@ class HubApp(Starlette):
         lifespan: Lifespan[HubApp] | None,
     ) -> None:
         super().__init__(
-            routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers={404: _not_found}
+            routes=routes,
+            middleware=middleware,
+            lifespan=lifespan,
+            exception_handlers={404: _refused, 405: _refused},
         )
         self.router.redirect_slashes = False
         self.endpoint = endpoint
@@ -66,8 +71,9 @@ def _bot_of(path: str) -> str | None:
     return None
 
 
-async def _not_found(_request: Request, _error: Exception) -> Response:
-    return JSONResponse({"detail": "Not Found"}, 404)
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": HTTPStatus(error.status_code).phrase}, error.status_code, error.headers)
 
 
 def build_app(
@@ -76,6 +82,7 @@ def build_app(
     rest_app: ASGIApp | None = None,
     public_routes: Sequence[BaseRoute] = (),
     *,
+    ui: Sequence[BaseRoute] = (),
     cors_origins: Sequence[str] = (),
     knows: Callable[[str], bool] = lambda _bot: True,
     lifespan: Lifespan[HubApp] | None = None,
@@ -83,8 +90,8 @@ def build_app(
     """The hub's application.
 
     `rest_app` is mounted under REST_PREFIX, and under it for each bot: `path_params` of its scope then have `bot`. `knows` says
-    whether a bot of a name exists. `public_routes` come before it. `cors_origins` concern HTTP only (the
-    authenticator judges a websocket's Origin); leave it empty when `rest_app` answers CORS itself. The node is started and
+    whether a bot of a name exists. `public_routes` come before it, `ui` (ui_routes) after all. `cors_origins` concern HTTP only
+    (the authenticator judges a websocket's Origin); leave it empty when `rest_app` answers CORS itself. The node is started and
     drained by whoever owns it, before uvicorn ends the sockets; a lifespan's shutdown is too late for that.
     """
     endpoint = MessageEndpoint(node, authenticator, knows=knows)
@@ -93,6 +100,7 @@ def build_app(
         routes.append(Mount(REST_PREFIX, rest_app))
         # Not one segment only: a name may have a slash, which is decoded before routes are matched.
         routes.append(Mount(f"{BOTS_PREFIX}{{bot:path}}{REST_PREFIX}", rest_app))
+    routes += ui
     middleware = [
         Middleware(
             CORSMiddleware,

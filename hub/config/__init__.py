@@ -9,7 +9,7 @@ expected; a new key is one line in a Struct. Values of secret kinds are wrapped 
 no text made here contains one.
 
 The modules, each importing only those before it: `wording`, `kinds`, `secret`, `structs`, `entries`, `show_configs`,
-`sections`, `document`, `environment`, `credentials`, `uniqueness`, `strength`, `loading`, `description`.
+`sections`, `document`, `environment`, `credentials`, `directories`, `uniqueness`, `strength`, `loading`, `description`.
 
 Source: freqtrade 2026.9 `api_server` (names, meaning, environment variables); the rest is this hub's.
 """

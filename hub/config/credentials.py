@@ -13,23 +13,10 @@ from hub.config.document import MAX_FILE_BYTES
 from hub.config.wording import reason
 from hub.protocol.errors import ConfigError
 
-__all__ = ["CREDENTIALS", "kept_credentials", "state_directory"]
+__all__ = ["CREDENTIALS", "kept_credentials"]
 
 CREDENTIALS = ("username", "password", "jwt_secret_key", "ws_token")
 """The keys of `api_server` that are generated when they are given nowhere."""
-
-
-def state_directory(configured: str | None, env: Mapping[str, str]) -> Path:
-    """Where the hub keeps what must outlive it: as configured, else by the XDG base directory specification."""
-    home = Path(env["HOME"]) if env.get("HOME") else None
-    if configured is not None:
-        if configured == "~" or configured.startswith("~/"):
-            return (home or Path.home()) / configured[2:]
-        return Path(configured)
-    state_home = env.get("XDG_STATE_HOME", "")
-    # The XDG base directory specification: a relative path is to be ignored.
-    base = Path(state_home) if state_home.startswith("/") else (home or Path.home()) / ".local" / "state"
-    return base / "tradewire"
 
 
 def kept_credentials(state_dir: Path, *, store: bool) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from hub.config.credentials import CREDENTIALS, kept_credentials, state_directory
+from hub.config.credentials import CREDENTIALS, kept_credentials
+from hub.config.directories import state_directory, ui_directory
 from hub.config.document import read, sections
 from hub.config.environment import overlay
 from hub.config.sections import ApiServer, Config, HubSection
@@ -37,9 +38,12 @@ def load(
     overlay(raw, env, warnings.append)
     hub = struct(HubSection, "hub", raw["hub"], warnings.append)
     state_dir = state_directory(hub.state_dir, env)
+    ui_dir = ui_directory(hub.ui_dir, env)
     generated = _complete(raw["api_server"], state_dir, store_secrets)
     api_server = struct(ApiServer, "api_server", raw["api_server"], warnings.append)
-    config = Config(api_server=api_server, hub=hub, path=path, state_dir=state_dir, generated=generated)
+    config = Config(
+        api_server=api_server, hub=hub, path=path, state_dir=state_dir, ui_dir=ui_dir, generated=generated
+    )
     check_names(hub)
     check_tokens(config)
     check_strength(config, warnings.append)

@@ -111,6 +111,7 @@ class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: Annotated[float, SECONDS] = 10.0
     candle_deadline_s: Annotated[float, SECONDS] = 10.0
     state_dir: Annotated[str | None, OPTIONAL_PATH] = None
+    ui_dir: Annotated[str | None, OPTIONAL_PATH] = None
     bots: Annotated[Mapping[str, Mapping[str, Any]], SHOW_CONFIGS] = {}
 
 
@@ -118,7 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A checked configuration.
 
     `warnings` are lines for the user. `path` is the file, None without one. `state_dir` is where the hub keeps what must
-    outlive it. `generated` names the credentials that were not configured and come from `state_dir`/secrets.json.
+    outlive it, `ui_dir` the build of a UI that it serves. `generated` names the credentials that were not configured and
+    come from `state_dir`/secrets.json.
     """
 
     api_server: ApiServer
@@ -126,6 +128,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     path: Path | None = None
     state_dir: Path | None = None
+    ui_dir: Path | None = None
     generated: tuple[str, ...] = ()
 
     @property

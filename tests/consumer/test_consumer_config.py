@@ -144,6 +144,7 @@ def test_the_environment_is_over_the_file(tmp_path: Path) -> None:
         "TRADEWIRE__EXTERNAL_MESSAGE_CONSUMER__PRODUCERS__1__HOST": "b",
         "TRADEWIRE__EXTERNAL_MESSAGE_CONSUMER__PRODUCERS__1__WS_TOKEN": "12345678",
         "TRADEWIRE__PUBLISH__TOKEN": "007",
+        "TRADEWIRE__MAX_OPEN_TRADES": "2",
         "TRADEWIRE_TOKEN": "not one of these",
         "HOME": "/",
     }
@@ -153,6 +154,7 @@ def test_the_environment_is_over_the_file(tmp_path: Path) -> None:
     assert [p.host for p in config.producers] == ["hub.example", "b"]
     assert config.producers[1].ws_token == "12345678"
     assert config.raw["publish"] == {"token": "007"}
+    assert config.raw["max_open_trades"] == 2
 
 
 def test_a_list_as_json(tmp_path: Path) -> None:
