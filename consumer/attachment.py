@@ -39,7 +39,7 @@ from consumer.connection import Dial, Endpoint, dial
 from consumer.errors import ConnectionFailed, ConsumerError, HubRefused
 from consumer.uplink import HubConnection, Sleep, Uplink
 from hub.protocol.calls import FEATURE, IN_FLIGHT, KEY_S, READS, RESULT_BYTES, BotAnswer, BotRequest
-from hub.protocol.codec import CODECS, Wire
+from hub.protocol.codec import CODECS, Wire, embedded
 from hub.protocol.errors import BadMessage
 
 __all__ = ["Answer", "Attachment"]
@@ -401,7 +401,10 @@ class Attachment:
         codec = CODECS[call.hub.wire]
 
         def frame(answer: BotAnswer) -> bytes:
-            data = {"call": call.number, "status": answer.status, "body": answer.body}
+            body = answer.body
+            if isinstance(body, msgspec.Raw):
+                body = embedded(call.hub.wire, bytes(body))
+            data = {"call": call.number, "status": answer.status, "body": body}
             return codec.encode({"type": "result", "data": data})
 
         try:

@@ -92,7 +92,8 @@ class ProducerConfig(msgspec.Struct, frozen=True, kw_only=True):
 class PublishConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The section `publish`: the hub that a local bot publishes to, by `url` or by `host`.
 
-    `bot` is the name to publish under; where the section has none it is `ConsumerConfig.bot_name`.
+    `bot` is the name to publish under; where the section has none it is `ConsumerConfig.bot_name`. `attach`: whether the hub may
+    ask the bot over REST, if it is a bot that can be asked.
     """
 
     token: _Name
@@ -102,6 +103,7 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
     secure: bool = False
     ca_file: str | None = None
+    attach: bool = True
 
     def __repr__(self) -> str:
         # A URL may hold a token, too.

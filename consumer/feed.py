@@ -28,6 +28,8 @@ from typing import Any
 
 import anyio
 
+from consumer.answering import Answering
+from consumer.attachment import Attachment
 from consumer.bookmarks import Bookmarks
 from consumer.client import Consumer
 from consumer.config import ConsumerConfig, PublishConfig
@@ -36,7 +38,7 @@ from consumer.errors import BotFailed, ConfigError, ConsumerError
 from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
 from consumer.publisher import Publisher
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import BotContext, Connected, Delivery, Disconnected, LocalBot, Lost
+from hub.protocol.localbot import AskableBot, BotContext, Connected, Delivery, Disconnected, LocalBot, Lost
 from hub.protocol.messages import AnalyzedDf, FrameKey
 
 __all__ = ["Feed", "run"]
@@ -117,7 +119,7 @@ class Feed:
         async with Consumer(self._config, positions=bookmarks.positions) as consumer:
             context.data = consumer.data
             self._lane = lane = lane_to(bot, bookmarks)
-            async with lane:
+            async with lane, _asked(bot, self._config.publish):
                 await _first(self._hand_over(consumer, lane, bookmarks), lane.failed(), signalled.wait())
 
     async def _hand_over(self, consumer: Consumer, lane: Lane, bookmarks: Bookmarks) -> None:
@@ -252,6 +254,17 @@ async def _publishing(publish: PublishConfig | None) -> AsyncIterator[Publisher 
         raise ConfigError("publish.url", error.expected) from None
     async with publisher:
         yield publisher
+
+
+@contextlib.asynccontextmanager
+async def _asked(bot: LocalBot, publish: PublishConfig | None) -> AsyncIterator[None]:
+    """Let the hub ask the bot over REST meanwhile, if it can be asked; what goes wrong there ends nothing else."""
+    if publish is None or not publish.attach or not isinstance(bot, AskableBot):
+        yield
+        return
+    answer = Answering(bot.api())
+    async with Attachment(publish.where, publish.token, publish.bot, answer, ca_file=publish.ca_file):
+        yield
 
 
 @contextlib.asynccontextmanager

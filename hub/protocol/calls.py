@@ -74,7 +74,7 @@ class BotRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BotAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bot answers: an HTTP status and a body of plain values: null, bool, int, float, str, list, map."""
+    """What a bot answers: an HTTP status and a body of plain values (null, bool, int, float, str, list, map), or msgspec.Raw JSON."""
 
     status: int
     body: Any = None

@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from hub.protocol.botapi import BotAPI
 from hub.protocol.envelope import Position
 from hub.protocol.messages import AnalyzedDf, FrameKey, Message
 
-__all__ = ["BotContext", "CandleComplete", "Connected", "Delivery", "Disconnected", "LocalBot", "Lost"]
+__all__ = [
+    "AskableBot",
+    "BotContext",
+    "CandleComplete",
+    "Connected",
+    "Delivery",
+    "Disconnected",
+    "LocalBot",
+    "Lost",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,3 +135,11 @@ class LocalBot(Protocol):
 
     async def stop(self) -> None:
         """Flush and release. Called once, also after an exception, and when a plain `handle` never returned."""
+
+
+@runtime_checkable
+class AskableBot(Protocol):
+    """A local bot that also answers REST. Where it publishes to a hub, the hub answers for it under /bots/NAME/api/v1."""
+
+    def api(self) -> BotAPI:
+        """What REST asks; called once the bot has started. It is asked in the event loop until `stop`, and must not block it."""

@@ -1,0 +1,63 @@
+"""Answers the requests of a hub with a BotAPI: finds the operation, converts what was given, performs it, and words its errors.
+
+Shapes are those of the REST mount (freqtrade 2026.9's), so that a client cannot tell whether a bot is in the hub's process or not.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from hub.protocol.botapi import (
+    API_PREFIX,
+    OPERATIONS,
+    BotAPI,
+    BotError,
+    BotUnavailable,
+    NotFound,
+    perform,
+    refusal,
+)
+from hub.protocol.calls import BotAnswer, BotRequest
+from hub.protocol.operations import BadArguments
+
+__all__ = ["Answering"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Answering:
+    """Called with a request, gives its answer; raises nothing of the bot's. For `Attachment`.
+
+    A request for no operation is a 404, one whose arguments are wrong a 422 that names the first of them (a hub has checked
+    them before; other callers may not have). An exception that is none of BotAPI's is logged, without what was asked, and is a 502.
+    """
+
+    def __init__(self, bot: BotAPI) -> None:
+        self._bot = bot
+
+    async def __call__(self, request: BotRequest) -> BotAnswer:
+        found = OPERATIONS.find(request.method, request.path)
+        if found is None:
+            return BotAnswer(status=404, body={"detail": "Not Found"})
+        operation, in_path = found
+        try:
+            arguments = operation.arguments(in_path, request.query, request.body)
+            answer = await perform(self._bot, operation, arguments)
+            return BotAnswer(status=200, body=msgspec.Raw(msgspec.json.encode(answer)))
+        except BadArguments as error:
+            return BotAnswer(status=422, body={"detail": [_wrong(error)]})
+        except (BotError, BotUnavailable, NotFound) as error:
+            told = refusal(error, API_PREFIX + request.path)
+            return BotAnswer(status=told.status, body=told.body)
+        except Exception:
+            _LOG.exception("%s failed", operation.name)
+            told = refusal(BotError("the bot failed; its log says how"), API_PREFIX + request.path)
+            return BotAnswer(status=told.status, body=told.body)
+
+
+def _wrong(error: BadArguments) -> dict[str, Any]:
+    name, _, text = str(error).partition(": ")
+    return {"type": "value_error", "loc": [name], "msg": text, "input": None}
