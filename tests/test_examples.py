@@ -557,6 +557,7 @@ async def test_freqtrades_wire_gives_the_same_trades(
         (producer,) = written["external_message_consumer"]["producers"]
         del producer["bots"]
         producer["protocol"] = "freqtrade"
+        producer["ws_token"] = settings.freqtrade
         settings.consumer_file.write_text(json.dumps(written))
 
     monkeypatch.setattr("examples.run.demo.write_consumer", write_legacy)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from examples.run.candles import BadData
 from examples.run.demo import Demo, Options
 from examples.run.processes import ChildDied
-from examples.run.settings import PRODUCER, Settings
+from examples.run.settings import PRODUCER, USERNAME, Settings
 from examples.run.view import View, make_view
 
 __all__ = ["command"]
@@ -87,6 +87,9 @@ def _arguments() -> argparse.Namespace:
         "--data", type=Path, default=EXAMPLES / "data", help="directory of PAIR-TIMEFRAME.csv files"
     )
     parser.add_argument("--port", type=_port, help="port of the hub; default: 8080, or any free one; 0: any")
+    parser.add_argument(
+        "--ui", type=Path, help="folder of a FreqUI build, to be served at the hub's own address"
+    )
     parser.add_argument("--keep", action="store_true", help="keep configuration, trades and logs")
     return parser.parse_args()
 
@@ -119,6 +122,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         candles=max(1, round(arguments.seconds * arguments.speed)) if counted else None,
         seconds=None if counted else arguments.seconds,
         port=arguments.port,
+        ui=arguments.ui,
     )
 
 
@@ -156,6 +160,13 @@ def _explain(demo: Demo, settings: Settings, view: View) -> None:
         f"dashboard  open {os.path.relpath(EXAMPLES / 'dashboard.html')} in a browser; its token: {settings.token_file}"
     )
     view.say(
+        f"ask it     {command} ctl --url {demo.url} --user {USERNAME} --password-file {settings.password_file} status"
+    )
+    view.say(
+        f"FreqUI     add a bot with the URL {demo.url}, user {USERNAME}, password: {settings.password_file}"
+        + (f"; or open {demo.url}" if demo.serves_ui else "")
+    )
+    view.say(
         f'freqtrade  external_message_consumer: {{"enabled": true, "producers": [{{"name": "{PRODUCER}", '
-        f'"host": "127.0.0.1", "port": {port}, "ws_token": <that token>}}]}}'
+        f'"host": "127.0.0.1", "port": {port}, "ws_token": <what {settings.freqtrade_file} says>}}]}}'
     )

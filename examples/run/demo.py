@@ -35,13 +35,14 @@ _PROBLEMS_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run does. `candles` and `seconds` end it before the data does; `port` None takes a free one."""
+    """What a run does. `candles` and `seconds` end it before the data does; `port` None takes a free one; `ui` is served at /."""
 
     data: Path
     speed: float = 5.0
     candles: int | None = None
     seconds: float | None = None
     port: int | None = None
+    ui: Path | None = None
 
 
 class Demo:
@@ -99,6 +100,11 @@ class Demo:
         arguments += ["--data-dir", str(self._settings.bot_directory)]
         return await self._start("consumer", "-m", "consumer", "run", *arguments, on_line=self._from_bot)
 
+    @property
+    def serves_ui(self) -> bool:
+        """Whether the hub serves a UI at its own address."""
+        return self._options.ui is not None
+
     def child(self, name: str) -> Child:
         """A process that was started: hub, consumer or producer."""
         return self._children[name]
@@ -118,7 +124,7 @@ class Demo:
                 self._view.say(f"{file.pair}: {len(file.problems) - _PROBLEMS_SHOWN} more lines like these")
 
     async def _start_hub(self) -> int:
-        write_hub(self._settings, self._options.port)
+        write_hub(self._settings, self._options.port, self._options.ui)
         listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def read(line: str) -> None:

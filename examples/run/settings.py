@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAPER", "PRODUCER", "Settings", "write_consumer", "write_hub"]
+__all__ = ["PAPER", "PRODUCER", "USERNAME", "Settings", "write_consumer", "write_hub"]
 
 PRODUCER, PAPER = "alpha", "paper"
+USERNAME = "demo"
 PREFERRED_PORT = 8080
 # Three pairs by 5029 candles: a consumer that joins late or lags still gets every row.
 CANDLES_PER_KEY = 6000
@@ -20,18 +21,26 @@ CANDLE_DEADLINE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the files are and the run's tokens. `reader` may only read; the publishers may only publish as one bot."""
+    """Where the files are and the run's secrets. `reader` may only read; the publishers may only publish as one bot.
+
+    `freqtrade` is the token of freqtrade bots: their wire cannot name a bot, so it stands for the producer. `password` is of the
+    user that REST and FreqUI ask for; both see the paper bot.
+    """
 
     directory: Path
     reader: str
     producer: str
     paper: str
+    freqtrade: str
+    password: str
 
     @classmethod
     def fresh(cls, directory: Path) -> Settings:
-        """New secrets; the reader's is also in the file `token`, for a `tail` or a dashboard."""
-        settings = cls(directory, *(secrets.token_urlsafe(32) for _ in range(3)))
+        """New secrets; the reader's is also in the file `token`, for a `tail` or a dashboard, the password in `password`."""
+        settings = cls(directory, *(secrets.token_urlsafe(32) for _ in range(5)))
         _write(settings.token_file, settings.reader)
+        _write(settings.freqtrade_file, settings.freqtrade)
+        _write(settings.password_file, settings.password)
         return settings
 
     def __repr__(self) -> str:
@@ -41,6 +50,16 @@ class Settings:
     def token_file(self) -> Path:
         """The file with the reader's token and nothing else."""
         return self.directory / "token"
+
+    @property
+    def freqtrade_file(self) -> Path:
+        """The file with the token for freqtrade bots and nothing else."""
+        return self.directory / "freqtrade-token"
+
+    @property
+    def password_file(self) -> Path:
+        """The file with the password of the user and nothing else."""
+        return self.directory / "password"
 
     @property
     def hub_file(self) -> Path:
@@ -58,8 +77,8 @@ class Settings:
         return self.directory / "bot"
 
 
-def write_hub(settings: Settings, port: int | None) -> None:
-    """The hub's file. Without a port 8080 is taken if it is free, else any."""
+def write_hub(settings: Settings, port: int | None, ui: Path | None = None) -> None:
+    """The hub's file. Without a port 8080 is taken if it is free, else any. `ui` is a folder to be served at /."""
     chosen = port if port is not None else PREFERRED_PORT if _is_free(PREFERRED_PORT) else 0
     config = {
         "api_server": {
@@ -68,14 +87,16 @@ def write_hub(settings: Settings, port: int | None) -> None:
             "listen_port": chosen,
             "verbosity": "error",
             "enable_openapi": True,
-            "username": "demo",
-            "password": secrets.token_urlsafe(24),
+            "username": USERNAME,
+            "password": settings.password,
             "jwt_secret_key": secrets.token_urlsafe(32),
             "ws_token": settings.reader,
         },
         "hub": {
+            # Whom REST and FreqUI see at the hub's own address.
+            "default_bot": PAPER,
             # What a freqtrade bot sees here, since its wire cannot name a bot.
-            "default_bot": PRODUCER,
+            "tokens": [{"name": "freqtrade", "token": settings.freqtrade, "bot": PRODUCER}],
             "publishers": [
                 {"name": PRODUCER, "token": settings.producer, "bots": [PRODUCER]},
                 {"name": PAPER, "token": settings.paper, "bots": [PAPER]},
@@ -86,6 +107,7 @@ def write_hub(settings: Settings, port: int | None) -> None:
             "candle_deadline_s": CANDLE_DEADLINE_S,
             "drain_s": 3,
             "state_dir": str(settings.directory / "hub"),
+            "ui_dir": None if ui is None else str(ui.absolute()),
         },
     }
     _write(settings.hub_file, json.dumps(config, indent=2))
@@ -117,6 +139,7 @@ def write_consumer(settings: Settings, port: int, currency: str) -> None:
         "fee": 0.002,
         "stoploss": -0.05,
         "minimal_roi": {"0": 0.06, "720": 0.03, "2880": 0.01},
+        "force_entry_enable": True,
     }
     _write(settings.consumer_file, json.dumps(config, indent=2))
 
