@@ -88,7 +88,8 @@ def the_types_fit(client: RestClient) -> None:
     assert client.ask(BotAPI.strategy, strategy="RigProducer").timeframe == "1m"
     for name in (
         "version", "show_config", "health", "logs", "sysinfo", "plot_config", "markets", "balance", "count", "entries", "exits",
-        "mix_tags", "performance", "profit", "profit_all", "stats", "historic_balance", "daily", "weekly", "monthly", "status",  "blacklist", "locks",
+        "mix_tags", "performance", "profit", "profit_all", "stats", "historic_balance", "daily", "weekly", "monthly", "status",
+        "blacklist", "locks",
     ):  # fmt: skip
         client.ask(name)
     with pytest.raises(NotFound, match="No custom-data found for any open trades"):
