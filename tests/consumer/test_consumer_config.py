@@ -204,3 +204,9 @@ def test_no_secret_in_a_repr(tmp_path: Path) -> None:
 def test_made_in_code() -> None:
     producer = ProducerConfig(name="a", host="b", ws_token="c")
     assert ConsumerConfig(producers=(producer,)).producers[0].port == 8080
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, 3, "a\x1bb"])
+def test_a_name_that_no_bot_can_have_is_one_line(name: object) -> None:
+    with pytest.raises(ConfigError, match=r"^bot_name: expected"):
+        _ = ConsumerConfig(raw={"bot_name": name}).bot_name
