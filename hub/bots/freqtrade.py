@@ -188,7 +188,7 @@ class FreqtradeBot:
             again = isinstance(error, BotBusy) or method in _REPEATABLE
             return BotAnswer(status=503, body=detail, retry_after=RETRY_AFTER_S if again else None)
         except BotError as error:
-            where = unquote(path.decode("latin-1"))
+            where = unquote(path.decode("utf-8", "replace"))
             return BotAnswer(
                 status=502, body=msgspec.json.encode({"error": f"Error querying {_PREFIX}{where}: {error}"})
             )
@@ -260,7 +260,7 @@ class FreqtradeBot:
             if answer.status != 401:
                 return answer
             if renewed or token is None:
-                raise LoginRefused(f"bot {self.name} refuses the hub's token")
+                raise LoginFailed(f"bot {self.name} refuses the hub's token")
             token, renewed = await self._login.token(refused=token), True
 
     def _request(

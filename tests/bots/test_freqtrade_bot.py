@@ -219,7 +219,7 @@ async def test_after_a_401_the_request_is_repeated_with_a_new_token() -> None:
     assert [request.content for request in upstream.requests[-2:]] == [b"{}", b"{}"]
 
 
-async def test_the_bots_401_is_never_the_clients() -> None:
+async def test_the_bots_401_is_never_the_clients(caplog: pytest.LogCaptureFixture) -> None:
     upstream = Upstream()
 
     async def answer(_request: httpx.Request) -> httpx.Response:
@@ -230,6 +230,7 @@ async def test_the_bots_401_is_never_the_clients() -> None:
     assert answered.status == 502
     assert answered.body == b'{"error":"Error querying /api/v1/count: bot maker refuses the hub\'s token"}'
     assert len(upstream.requests) == 2
+    assert [record.getMessage() for record in caplog.records] == ["REST: bot maker refuses the hub's token"]
 
 
 async def test_a_wrong_password_is_told_once_and_asked_with_again_after_a_minute(

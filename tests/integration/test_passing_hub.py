@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from hub.server import Hub
+from hub.server import Hub, _listen
 
 from .conftest import CONFIG, READER, fill, heard, say, settled
 
@@ -107,3 +109,17 @@ async def test_a_legacy_client_sees_the_bot_of_its_path(stack: ExitStack) -> Non
     with pytest.raises(InvalidStatus) as refused:
         await connect(url.format("nobody"), compression=None)
     assert refused.value.response.status_code == 403
+
+
+async def test_no_answer_waits_for_the_acknowledgement_of_its_head() -> None:
+    accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    server = await asyncio.start_server(
+        lambda _reader, writer: accepted.put_nowait(writer), sock=_listen("127.0.0.1", 0)
+    )
+    async with server:
+        _, client = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer = await accepted.get()
+        assert writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        client.close()
+        await asyncio.gather(writer.wait_closed(), client.wait_closed())
