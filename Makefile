@@ -6,12 +6,13 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 .DEFAULT_GOAL := help
 
-.PHONY: help run test lint unit test-interop bench clean
+.PHONY: help run test lint unit test-interop test-openapi bench clean
 
 help:
 	@echo "make run           hub, producer and consumer on real candles (ARGS=\"--seconds 30 --speed 150\")"
 	@echo "make test          every check that needs no other program: ruff, mypy, import-linter, pytest"
 	@echo "make test-interop  real freqtrade bots at both ends (builds .venv-interop, minutes)"
+	@echo "make test-openapi  requests made from the OpenAPI document, valid and broken (installs schemathesis, minutes)"
 	@echo "make bench         fan-out against a naive hub and freqtrade's own, as ratios"
 
 $(STAMP): pyproject.toml
@@ -37,6 +38,10 @@ unit: $(STAMP)
 
 test-interop: $(STAMP)
 	./tests/interop/run.sh $(ARGS)
+
+test-openapi: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group openapi >&2
+	$(BIN)/python -m pytest tests/openapi -o addopts= -ra --strict-markers -p no:randomly --timeout=600 $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.fanout $(ARGS)
