@@ -6,24 +6,19 @@ test-openapi`, which installs schemathesis.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import schemathesis
+from auth.credentials import basic
 from hypothesis import HealthCheck, Phase, settings
+from rest.ledger_bot import LedgerBot
+from rest.service import Service
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from auth.credentials import basic
-from rest.ledger_bot import LedgerBot
-from rest.service import Service
 
 from hub.bots.ports import InProcess
 from hub.rest.public import documentation_routes
