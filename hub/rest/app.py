@@ -208,7 +208,7 @@ def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishInta
 def _answer_every_get(app: FastAPI) -> None:
     @app.get("/{path:path}", include_in_schema=False, response_model=None)
     async def not_found() -> Response:
-        # freqtrade's UI takes what no GET route takes, also where another method is known: 404 and not 405.
+        # The last route: freqtrade's UI takes what no GET route takes, also where another method is known. So 404 and not 405.
         raise HTTPException(404)
 
 
