@@ -6,13 +6,14 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 .DEFAULT_GOAL := help
 
-.PHONY: help run test lint unit test-interop test-browser bench clean
+.PHONY: help run test lint unit test-interop test-browser test-openapi bench clean
 
 help:
 	@echo "make run           hub, producer and consumer on real candles (ARGS=\"--seconds 30 --speed 150\")"
 	@echo "make test          every check that needs no other program: ruff, mypy, import-linter, pytest"
 	@echo "make test-interop  real freqtrade bots at both ends (builds .venv-interop, minutes)"
 	@echo "make test-browser  the REST of FreqUI from headless Chromium, and FreqUI itself (TRADEWIRE_FREQUI_DIR=its build)"
+	@echo "make test-openapi  requests made from the OpenAPI document, valid and broken (installs schemathesis, minutes)"
 	@echo "make bench         fan-out against a naive hub and freqtrade's own, as ratios"
 
 $(STAMP): pyproject.toml
@@ -41,6 +42,10 @@ test-interop: $(STAMP)
 
 test-browser: $(STAMP)
 	./tests/browser/run.sh $(ARGS)
+
+test-openapi: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group openapi >&2
+	$(BIN)/python -m pytest tests/openapi -o addopts= -ra --strict-markers -p no:randomly --timeout=600 $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.fanout $(ARGS)

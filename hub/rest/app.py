@@ -1,4 +1,4 @@
-"""freqtrade's REST API, first part, and POST /publish, as a sub-application to be mounted under /api/v1.
+"""freqtrade's REST API of a trading bot, GET /bots and POST /publish, as a sub-application to be mounted under /api/v1.
 
 The answer for a bot is the same under `/api/v1` (the default bot) and `/bots/{bot}/api/v1`: mount the same application under
 both. Shapes, error bodies and the order of checks are those of freqtrade 2026.9, observed on a running one:
@@ -10,7 +10,7 @@ both. Shapes, error bodies and the order of checks are those of freqtrade 2026.9
 | a Bearer that is no valid access JWT | 401 `{"detail":"Could not validate credentials"}`, `WWW-Authenticate: Bearer` |
 | too many wrong credentials from this address | 429 `{"detail":"Too many …"}`, `Retry-After` (not freqtrade's: it has no limit) |
 | login without Basic; with a wrong one | 401 `Not authenticated` as above; 401 `{"detail":"Incorrect username or password"}` |
-| a bot cannot answer | 502 `{"error":"Error querying PATH: TEXT"}` |
+| the bot cannot answer | as of hub.protocol.botapi |
 | no such route, no GET of it; another method that it has not | 404 `{"detail":"Not Found"}`; 405 `{"detail":"Method Not Allowed"}` |
 
 A body that a route does not use is not read as JSON: freqtrade-client sends `null` with every GET, FreqUI `{}` with a login.
@@ -39,7 +39,11 @@ __all__ = ["RestSettings", "build_rest"]
 
 
 class RestSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mount takes from the configuration. `items` is the most messages in one publish, `*_bytes` bound its bodies."""
+    """What the mount takes from the configuration.
+
+    `items` is the most messages in one publish. A body is at most `body_bytes` and arrives within `body_timeout_s` seconds; those of
+    all publishes hold at most `pending_bytes` together, and those of all other routes as much again.
+    """
 
     cors_origins: Sequence[str] = ()
     items: int = 256
@@ -54,8 +58,8 @@ def build_rest(
     publish: Publish,
     settings: RestSettings | None = None,
 ) -> FastAPI:
-    """The sub-application. `app.state.publish_intake.statistics()` has the bytes that POST /publish holds; `app.state.user` is how a
-    request is authenticated.
+    """The sub-application. `app.state.publish_intake` and `app.state.bodies` have `statistics()` of the bodies they hold;
+    `app.state.user` is how a request is authenticated.
 
     It answers CORS itself, so the application around it must not. `publish` is the node's.
     """
@@ -225,7 +229,7 @@ def _add_publish(app: FastAPI, authenticator: Authenticator, intake: PublishInta
 def _answer_every_get(app: FastAPI) -> None:
     @app.get("/{path:path}", include_in_schema=False, response_model=None)
     async def not_found() -> Response:
-        # freqtrade's UI takes what no GET route takes, also where another method is known: 404 and not 405.
+        # The last route: freqtrade's UI takes what no GET route takes, also where another method is known. So 404 and not 405.
         raise HTTPException(404)
 
 

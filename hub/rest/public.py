@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hub.protocol.errors import ConfigError
-from hub.rest.schemas import components
+from hub.rest.schemas import UNAUTHORIZED, components
 
 __all__ = ["Probed", "documentation_routes", "openapi_document", "probe_routes"]
 
@@ -95,6 +95,9 @@ def openapi_document(rest: FastAPI, *, prefix: str, version: str, default_bot: s
     """
     document = get_openapi(title="tradewire", version=version, routes=rest.routes)
     document["paths"] = {f"{prefix}{path}": operations for path, operations in document["paths"].items()}
+    for operation in (o for operations in document["paths"].values() for o in operations.values()):
+        if operation.get("security"):
+            operation["responses"].setdefault("401", UNAUTHORIZED)
     parts = document.setdefault("components", {})
     parts["securitySchemes"] = _SECURITY
     parts["schemas"] = dict(sorted((parts.get("schemas", {}) | components()).items()))

@@ -12,7 +12,7 @@ import msgspec
 from hub.bots.registry import BotListing
 from hub.protocol.botapi import OPERATIONS
 
-__all__ = ["Detail", "QueryError", "components", "responses"]
+__all__ = ["UNAUTHORIZED", "Detail", "QueryError", "components", "responses"]
 
 _REF = "#/components/schemas/{name}"
 
@@ -58,9 +58,12 @@ def _response(description: str, answer: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _schema(answer)}}}
 
 
+UNAUTHORIZED = _response("The credential is missing, wrong or ended.", Detail)
+"""The response of every route that wants a credential."""
+
 _RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds, where waiting helps."}}
 _OF_ALL: dict[int | str, dict[str, Any]] = {
-    401: _response("The credential is missing, wrong or ended.", Detail),
+    401: UNAUTHORIZED,
     404: _response("There is no such bot, trade or strategy.", Detail),
     502: _response("The bot cannot do this, or is out of reach.", QueryError | Detail),
     503: _response("The bot is busy, or in another run mode.", Detail) | {"headers": _RETRY},
