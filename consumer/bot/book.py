@@ -38,7 +38,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from sqlalchemy import StaticPool, delete, func, select, update
@@ -118,7 +118,8 @@ class Book(Queries, Commands):
 
     def __init__(self, settings: PaperSettings) -> None:
         self._settings = settings
-        self._lock = Lock()
+        # Of one thread within `reading` of a database in memory a second use fails instead of waiting for ever.
+        self._lock = RLock()
         self._engine = open_database(settings.db_url)
         self._session = Session(self._engine, expire_on_commit=False, autoflush=False)
         try:

@@ -11,10 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, func, insert, select
-from sqlalchemy import update as sql_update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from consumer.bot.database import open_wallet
@@ -36,6 +35,10 @@ from consumer.bot.settings import PaperSettings
 from hub.frames.timeframe import timeframe_ms
 
 __all__ = ["Journal", "Source"]
+
+_RATES = cast(Table, Rate.__table__)
+_UPDATE_RATE = update(_RATES).where(_RATES.c.pair == bindparam("of_pair")).values(close=bindparam("at"))
+_INSERT_RATE = insert(_RATES).values(pair=bindparam("of_pair"), close=bindparam("at"))
 
 HOUR_MS = 3_600_000
 MOST_TOTALS = 10_000
@@ -201,12 +204,10 @@ class Journal:
     def _write_rates(self) -> None:
         # Not as objects: every pair has a new rate with every candle.
         known = self._new_rates & self._stored_rates
-        changed = [{"pair": pair, "close": self.rates[pair]} for pair in sorted(known)]
-        added = [{"pair": pair, "close": self.rates[pair]} for pair in sorted(self._new_rates - known)]
-        if changed:
-            self.session.execute(sql_update(Rate), changed)
-        if added:
-            self.session.execute(insert(Rate), added)
+        for statement, pairs in ((_UPDATE_RATE, known), (_INSERT_RATE, self._new_rates - known)):
+            if pairs:
+                rows = [{"of_pair": pair, "at": self.rates[pair]} for pair in sorted(pairs)]
+                self.session.execute(statement, rows)
         self._stored_rates |= self._new_rates
         self._new_rates.clear()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from consumer.bot import database
+from tests.consumer.bot.desk import Desk
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -15,3 +18,16 @@ def without_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(database.PRAGMAS, "synchronous", "OFF")
         yield
+
+
+@pytest.fixture
+def desks(tmp_path: Path) -> Iterator[Any]:
+    made: list[Desk] = []
+
+    def make(**config: Any) -> Desk:
+        made.append(Desk(tmp_path, **config))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.book.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
@@ -14,67 +13,12 @@ import sqlalchemy.orm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.bot.book import Book, Source
 from consumer.bot.candles import Candle
 from consumer.bot.clock import ReadyCandle
 from consumer.bot.journal import Journal
 from consumer.bot.models import Order, Trade, Wallet
-from consumer.bot.settings import PaperSettings
-from tests.consumer.bot.replay import PAIRS, at
-
-SOURCE = Source("hub", "alpha", "30m", "spot")
-CONFIG = {
-    "dry_run_wallet": 1000,
-    "stake_currency": "USD",
-    "stake_amount": 100,
-    "fee": 0.001,
-    "stoploss": -0.1,
-    "max_open_trades": 2,
-    "tradable_balance_ratio": 1,
-}
-
-
-class Desk:
-    """A book and the index of the next candle."""
-
-    def __init__(self, path: Path, **config: Any) -> None:
-        self._settings = PaperSettings.from_config({**CONFIG, **config}, name="paper", data_dir=path)
-        self.book = Book(self._settings)
-        self.next = 0
-
-    def candle(self, **rows: Candle) -> list[tuple[str, dict[str, Any]]]:
-        """Act on the next candle with rows of BTC, ETH, XRP; returns the messages that came of it."""
-        known = {message.id for message in self.book.outgoing(10_000)}
-        ready = ReadyCandle(at(self.next), [(f"{coin}/USD", row) for coin, row in rows.items()])
-        self.book.act([ready], source=SOURCE, listed=PAIRS)
-        self.next += 1
-        self.book.check_invariants()
-        return [(m.topic, m.data) for m in self.book.outgoing(10_000) if m.id not in known]
-
-    def reopen(self) -> None:
-        self.book.close()
-        self.book = Book(self._settings)
-
-
-@pytest.fixture
-def desks(tmp_path: Path) -> Iterator[Any]:
-    made: list[Desk] = []
-
-    def make(**config: Any) -> Desk:
-        made.append(Desk(tmp_path, **config))
-        return made[-1]
-
-    yield make
-    for desk in made:
-        desk.book.close()
-
-
-def flat(rate: float, **signals: Any) -> Candle:
-    return Candle(rate, rate, rate, rate, **signals)
-
-
-BUY: dict[str, Any] = {"enter_long": True, "enter_tag": "up"}
-SELL: dict[str, Any] = {"exit_long": True, "exit_tag": "down"}
+from tests.consumer.bot.desk import BUY, SELL, SOURCE, Desk, flat
+from tests.consumer.bot.replay import at
 
 
 def test_a_signal_is_carried_out_at_the_open_of_the_next_row(desks: Any) -> None:
