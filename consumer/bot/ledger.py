@@ -1,8 +1,9 @@
 """All trades of a book, kept between questions, so that statistics over many do not read them again at every candle.
 
-A closed trade never changes, but for the current rate of its pair, which no statistics use; it can only be deleted. So what is kept are the closed trades, and a question reads the newest ones
-until it has as many as the book and their profits add up to the wallet's closed profit, exactly; when that does not come out, a
-trade was deleted and all are read again. Reading 10,000 trades takes seconds on a busy machine; the newest few take milliseconds.
+A closed trade never changes, but for the current rate of its pair, which no statistics use; it can only be deleted. So what is
+kept are the closed trades, and a question reads the newest ones until it has as many as the book and their profits add up to the
+wallet's closed profit, exactly; when that does not come out, a trade was deleted and all are read again. Reading 10,000 trades
+takes seconds on a busy machine; the newest few take milliseconds.
 
 The memory is that of the closed trades with their orders: about 2.5 KB each.
 """

@@ -426,6 +426,9 @@ async def test_statistics_follow_trades_that_end_and_trades_that_are_deleted(tmp
         assert (await api.profit()).profit_closed_coin == pytest.approx(9.59 + 19.78)
         assert kept(api, bot.book) == [1, 2, 3]
         await api.delete_trade(tradeid=2)
-        assert [p.pair for p in await api.performance()] == ["XRP/USD", "BTC/USD"]
+        assert [(p.pair, p.profit_abs) for p in await api.performance()] == [
+            ("BTC/USD", 19.78),
+            ("XRP/USD", 19.78),
+        ]
         assert kept(api, bot.book) == [1, 3]
         assert api._ledger.statistics() == {"closed_trades": 2}
