@@ -6,6 +6,7 @@ Shapes are those of the REST mount (freqtrade 2026.9's), so that a client cannot
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from hub.protocol.botapi import (
     refusal,
 )
 from hub.protocol.calls import BotAnswer, BotRequest
-from hub.protocol.operations import BadArguments
+from hub.protocol.operations import BadArguments, Operation, Place
 
 __all__ = ["Answering"]
 
@@ -48,16 +49,25 @@ class Answering:
             answer = await perform(self._bot, operation, arguments)
             return BotAnswer(status=200, body=msgspec.Raw(msgspec.json.encode(answer)))
         except BadArguments as error:
-            return BotAnswer(status=422, body={"detail": [_wrong(error)]})
+            return BotAnswer(status=422, body={"detail": [_mistake(operation, error)]})
         except (BotError, BotUnavailable, NotFound) as error:
             told = refusal(error, API_PREFIX + request.path)
             return BotAnswer(status=told.status, body=told.body)
-        except Exception:
-            _LOG.exception("%s failed", operation.name)
+        except Exception as error:
+            # The frames only: the text of an exception may quote what was asked.
+            frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+            _LOG.error("%s failed: %s\n%s", operation.name, type(error).__name__, frames)
             told = refusal(BotError("the bot failed; its log says how"), API_PREFIX + request.path)
             return BotAnswer(status=told.status, body=told.body)
 
 
-def _wrong(error: BadArguments) -> dict[str, Any]:
-    name, _, text = str(error).partition(": ")
-    return {"type": "value_error", "loc": [name], "msg": text, "input": None}
+def _mistake(operation: Operation, error: BadArguments) -> dict[str, Any]:
+    """A mistake in an argument in the form of FastAPI, whose words for it are another library's."""
+    name, _, reason = str(error).partition(": ")
+    places = {parameter.name: str(parameter.place) for parameter in operation.parameters}
+    if reason == "missing":
+        location = [places.get(name, "body"), name]
+        return {"type": "missing", "loc": location, "msg": "Field required", "input": None}
+    if name not in places or operation.whole_body:
+        return {"type": "value_error", "loc": [str(Place.BODY)], "msg": str(error), "input": None}
+    return {"type": "value_error", "loc": [places[name], name], "msg": reason, "input": None}

@@ -5,8 +5,8 @@ Theory of operation
 The book blocks, so every question to it runs in a thread: AT_ONCE at a time, at most WAITING more wait for their turn, and who comes
 after them is told to come again (BotBusy). A question is one transaction of the book, so an answer is of one commit.
 
-Answers over all closed trades (profit, performance, periods and the like) share one reading of them, kept until the book's
-revision changes: a dashboard asks for all of them at once, and reading 10,000 trades takes far longer than any of the sums.
+Answers over all closed trades (profit, performance, periods and the like) share one reading of them (`ledger`): a dashboard asks
+for all of them at once. The profit view, the dearest of them, is kept until the book's revision changes; only its "ago" is new.
 
 Commands are the book's; texts of success are freqtrade 2026.9's, as a running bot answered them. Times of day ("28 minutes ago",
 which day is today) are of the clock; all others are of candles.
@@ -16,23 +16,24 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from consumer.bot import balances, book_answers, performance
 from consumer.bot.book import Book
+from consumer.bot.humanized import ago
+from consumer.bot.ledger import Ledger, Trades
 from consumer.bot.machine import Machine
 from consumer.bot.periods import Scale, periods
 from consumer.bot.profit import profit
-from consumer.bot.records import BotState, CustomDataRecord, TradeRecord, WalletRecord
+from consumer.bot.records import BotState, CustomDataRecord, TradeRecord
 from consumer.bot.trade_answers import Labels, entered, listed, opened
 from consumer.errors import ConsumerError
 from hub.frames.history import pair_history
@@ -98,16 +99,6 @@ _STARTED_PAUSED = (
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ledger:
-    """All trades and the wallet, of one commit."""
-
-    revision: int
-    closed: Sequence[TradeRecord]
-    open: Sequence[TradeRecord]
-    wallet: WalletRecord
-
-
 class PaperAPI:
     """The BotAPI of a PaperBot that was started. `clock` gives seconds since 1970.
 
@@ -123,8 +114,8 @@ class PaperAPI:
         self._machine = Machine()
         self._limiter: anyio.CapacityLimiter | None = None
         self._waiting = 0
-        self._ledger: _Ledger | None = None
-        self._ledger_lock = Lock()
+        self._ledger = Ledger()
+        self._profit: tuple[int, Profit] | None = None
 
     # --- what it is
 
@@ -218,29 +209,25 @@ class PaperAPI:
         return await self._ask(told)
 
     async def entries(self, *, pair: str | None = None) -> list[EntryPerformance]:
-        return await self._of_ledger(lambda ledger: performance.by_entry(ledger.closed, pair or None))
+        return await self._of_trades(lambda trades: performance.by_entry(trades.closed, pair or None))
 
     async def exits(self, *, pair: str | None = None) -> list[ExitPerformance]:
-        return await self._of_ledger(lambda ledger: performance.by_exit(ledger.closed, pair or None))
+        return await self._of_trades(lambda trades: performance.by_exit(trades.closed, pair or None))
 
     async def mix_tags(self, *, pair: str | None = None) -> list[MixTagPerformance]:
-        return await self._of_ledger(lambda ledger: performance.by_mix(ledger.closed, pair or None))
+        return await self._of_trades(lambda trades: performance.by_mix(trades.closed, pair or None))
 
     async def performance(self) -> list[PairPerformance]:
-        return await self._of_ledger(lambda ledger: performance.by_pair(ledger.closed))
+        return await self._of_trades(lambda trades: performance.by_pair(trades.closed))
 
     async def profit(self) -> Profit:
-        return await self._of_ledger(
-            lambda ledger: profit(
-                ledger.closed, ledger.open, ledger.wallet, ratio=self._ratio, now_ms=self._now_ms()
-            )
-        )
+        return await self._of_trades(self._profit_of)
 
     async def profit_all(self) -> ProfitAll:
         return ProfitAll(all=await self.profit())
 
     async def stats(self) -> Stats:
-        return await self._of_ledger(lambda ledger: performance.stats(ledger.closed))
+        return await self._of_trades(lambda trades: performance.stats(trades.closed))
 
     async def historic_balance(self) -> WalletHistory:
         def told(book: Book) -> WalletHistory:
@@ -485,34 +472,35 @@ class PaperAPI:
         finally:
             self._waiting -= 1
 
-    async def _of_ledger(self, told: Callable[[_Ledger], Answer]) -> Answer:
-        return await self._ask(lambda book: told(self._read_ledger(book)))
+    async def _of_trades(self, told: Callable[[Trades], Answer]) -> Answer:
+        return await self._ask(lambda book: told(self._ledger.trades(book)))
 
-    def _read_ledger(self, book: Book) -> _Ledger:
-        with self._ledger_lock:
-            ledger = self._ledger
-            if ledger is None or ledger.revision != book.revision:
-                with book.reading() as reading:
-                    self._ledger = ledger = _Ledger(
-                        revision=reading.revision,
-                        closed=reading.closed_trades(),
-                        open=reading.open_trades(),
-                        wallet=reading.wallet(),
-                    )
-            return ledger
+    def _profit_of(self, trades: Trades) -> Profit:
+        now_ms, kept = self._now_ms(), self._profit
+        if kept is None or kept[0] != trades.revision:
+            made = profit(trades.closed, trades.open, trades.wallet, ratio=self._ratio, now_ms=now_ms)
+            self._profit = trades.revision, made
+            return made
+        if not kept[1].trade_count:
+            return kept[1]
+        return msgspec.structs.replace(
+            kept[1],
+            first_trade_humanized=ago(kept[1].first_trade_timestamp, now_ms),
+            latest_trade_humanized=ago(kept[1].latest_trade_timestamp, now_ms),
+        )
 
     async def _periods(self, scale: Scale, count: int) -> Periods:
-        def told(ledger: _Ledger) -> Periods:
+        def told(trades: Trades) -> Periods:
             return periods(
-                ledger.closed,
+                trades.closed,
                 scale=scale,
                 count=count,
-                tradable=balances.equity(ledger.wallet, ledger.open) * self._ratio,
+                tradable=balances.equity(trades.wallet, trades.open) * self._ratio,
                 now_ms=self._now_ms(),
-                currency=ledger.wallet.currency,
+                currency=trades.wallet.currency,
             )
 
-        return await self._of_ledger(told)
+        return await self._of_trades(told)
 
     async def _trade(self, number: int) -> TradeRecord | None:
         return await self._ask(lambda book: book.trade(_fitting(number)))

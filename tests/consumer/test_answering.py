@@ -56,7 +56,7 @@ async def test_wrong_requests_are_told_by_name() -> None:
     assert await answered(Bot(), "GET", "/nothing") == (404, {"detail": "Not Found"})
     status, body = await answered(Bot(), "POST", "/forceexit", {})
     assert status == 422
-    assert body == {"detail": [{"type": "value_error", "loc": ["tradeid"], "msg": "missing", "input": None}]}
+    assert body == {"detail": [{"type": "missing", "loc": ["body", "tradeid"], "msg": "Field required", "input": None}]}
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,5 @@ async def test_a_failure_is_told_without_what_failed(caplog: pytest.LogCaptureFi
     status, body = await answered(bot, "GET", "/count")
     assert status == 502
     assert "secret" not in str(body)
-    assert "count failed" in caplog.text
+    assert "count failed: KeyError" in caplog.text
+    assert "secret" not in caplog.text

@@ -27,6 +27,7 @@ import pytest
 
 from consumer.bot import PaperBot
 from consumer.bot.api import AT_ONCE, WAITING, PaperAPI
+from consumer.bot.book import Book
 from consumer.bot.candles import Candle
 from hub.protocol.answers import OpenTrade
 from hub.protocol.botapi import (
@@ -400,3 +401,34 @@ async def test_before_the_start_and_after_the_end_the_bot_is_gone(tmp_path: Path
         assert await api.status() == []
     with pytest.raises(BotGone):
         await api.status()
+
+
+def kept(api: PaperAPI, book: Book) -> list[int]:
+    """The numbers of the kept trades, which are those of the book."""
+    trades = api._ledger.trades(book).closed
+    assert [(t.id, t.profit_abs) for t in trades] == [(t.id, t.profit_abs) for t in book.closed_trades()]
+    return [trade.id for trade in trades]
+
+
+async def test_statistics_follow_trades_that_end_and_trades_that_are_deleted(tmp_path: Path) -> None:
+    """The kept trades (`ledger`) never differ from what a reading of all of them gives."""
+    async with traded(tmp_path) as (api, bot, _):
+        assert bot.book is not None
+        before = await api.profit()
+        assert await api.profit() == before
+        await api.force_exit(tradeid=3, ordertype=OrderType.MARKET)
+        rate = Candle(
+            12.0, 12.0, 12.0, 12.0, enter_long=False, exit_long=False, enter_tag=None, exit_tag=None
+        )
+        for pair in PAIRS:
+            await asyncio.to_thread(bot.handle, rows(pair, {at(LAST + 1): rate}))
+        # 10 at 12, less 0.12 and the 100.1 that were paid.
+        assert (await api.profit()).profit_closed_coin == pytest.approx(9.59 + 19.78)
+        assert kept(api, bot.book) == [1, 2, 3]
+        await api.delete_trade(tradeid=2)
+        assert [(p.pair, p.profit_abs) for p in await api.performance()] == [
+            ("BTC/USD", 19.78),
+            ("XRP/USD", 19.78),
+        ]
+        assert kept(api, bot.book) == [1, 3]
+        assert api._ledger.statistics() == {"closed_trades": 2}
