@@ -8,8 +8,8 @@ after them is told to come again (BotBusy). A question is one transaction of the
 Answers over all closed trades (profit, performance, periods and the like) share one reading of them (`ledger`): a dashboard asks
 for all of them at once. The profit view, the dearest of them, is kept until the book's revision changes; only its "ago" is new.
 
-Commands are the book's; texts of success are freqtrade 2026.9's, as a running bot answered them. Times of day ("28 minutes ago",
-which day is today) are of the clock; all others are of candles.
+Commands are the book's; texts of success are freqtrade 2026.9's, as a running bot answered them. All times are of candles, "28 minutes
+ago" and which day is today among them; only before the first candle, and for the signs of life, the time of day counts.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ Answer = TypeVar("Answer")
 
 
 class PaperAPI:
-    """The BotAPI of a PaperBot that was started. `clock` gives seconds since 1970.
+    """The BotAPI of a PaperBot that was started. `clock` gives seconds since 1970, for as long as there is no candle.
 
     Raises:
         BotGone: from any, before the bot's start and after its end.
@@ -526,7 +526,10 @@ class PaperAPI:
         return Labels(self._strategy, settings.exchange.lower(), minutes, settings.stake_currency)
 
     def _now_ms(self) -> int:
-        return round(self._clock() * 1000)
+        """The bot's present, which is that of its candles: in a replay too, today is a day that has trades."""
+        book = self._bot.book
+        now_ms = None if book is None else book.now_ms
+        return round(self._clock() * 1000) if now_ms is None else now_ms
 
 
 def _version() -> str:

@@ -78,7 +78,8 @@ def percent(ratio: Decimal | float) -> float:
 
 def entered(trade: TradeRecord, labels: Labels) -> EnteredTrade:
     """A trade as /forceenter answers it: without what it is worth."""
-    return EnteredTrade(**_info(trade, labels), orders=[OrderInfo(**_order(o, trade)) for o in trade.orders])
+    orders = [OrderInfo(**_order(order, trade)) for order in trade.orders]
+    return EnteredTrade(**_info(trade, labels), profit_fiat=None, orders=orders)
 
 
 def opened(trade: TradeRecord, labels: Labels) -> OpenTrade:
@@ -201,7 +202,6 @@ def _profits(trade: TradeRecord) -> dict[str, Any]:
         "profit_ratio": _float(trade.profit_ratio),
         "profit_pct": closed_pct,
         "profit_abs": _float(trade.profit_abs),
-        "profit_fiat": None,
         "realized_profit": float(trade.realized_profit if trade.is_open else trade.profit_abs or _ZERO),
         "realized_profit_ratio": _float(ratio),
     }

@@ -56,7 +56,9 @@ async def test_wrong_requests_are_told_by_name() -> None:
     assert await answered(Bot(), "GET", "/nothing") == (404, {"detail": "Not Found"})
     status, body = await answered(Bot(), "POST", "/forceexit", {})
     assert status == 422
-    assert body == {"detail": [{"type": "missing", "loc": ["body", "tradeid"], "msg": "Field required", "input": None}]}
+    assert body == {
+        "detail": [{"type": "missing", "loc": ["body", "tradeid"], "msg": "Field required", "input": None}]
+    }
 
 
 @pytest.mark.parametrize(

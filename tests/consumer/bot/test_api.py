@@ -139,7 +139,7 @@ async def test_all_views_agree_with_the_table(tmp_path: Path) -> None:
         )
         assert (profit.first_trade_humanized, profit.latest_trade_humanized) == (
             "a day ago",
-            "50 minutes ago",
+            "30 minutes ago",
         )
         assert (profit.trading_volume, profit.expectancy) == (510.0, pytest.approx(4.795))
         assert (profit.max_drawdown_abs, profit.max_drawdown) == (
