@@ -26,6 +26,7 @@ from hub import relay, server
 from hub.asgi.connection import MessageEndpoint
 from hub.asgi.descriptors import Waiting
 from hub.auth.authenticator import Authenticator
+from hub.bots.ports import InProcess
 from hub.config import ApiServer, BotToken, HubSection, Limits, Memory, PublisherEntry, Slow, Upstream
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
@@ -36,6 +37,7 @@ from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
+from hub.rest.bodies import Bodies
 from hub.rest.publish import _STATUS, PublishIntake
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -304,11 +306,14 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
             node.publish_and_wait, items=1, body_bytes=1, pending_bytes=1, body_timeout_s=1
         )
         rest = msgspec.to_builtins(intake.statistics())
+        bodies = Bodies(body_bytes=1, pending_bytes=1, timeout_s=1)
         return {
             **node.statistics(),
             "edge": edge,
             "sockets": Waiting(1).statistics(),
             "rest": rest,
+            "rest_bodies": msgspec.to_builtins(bodies.statistics()),
+            "bots_in_process": {"*": InProcess("alpha", None).statistics()},  # type: ignore[arg-type]
             "relays": {"*": upstream},
             "in_process_waiting": 0,
         }
@@ -320,7 +325,7 @@ def test_the_statistics(tmp_path: Path) -> None:
     told = {name for row in table(OPERATIONS, "name", "meaning") for name in code(row[0])}
     assert told == set(leaves(asyncio.run(figures(tmp_path))))
     joined = ast.parse((ROOT / "hub" / "server.py").read_text())
-    assert {"edge", "rest", "relays", "in_process_waiting"} <= {
+    assert {"edge", "rest", "rest_bodies", "bots_in_process", "relays", "in_process_waiting"} <= {
         node.value
         for node in ast.walk(joined)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
