@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    names = ["in process", "attached"] + (["freqtrade"] if INTEROP_PYTHON.exists() else [])
+    names = ["in-process", "attached"] + (["freqtrade"] if INTEROP_PYTHON.exists() else [])
     figures: dict[str, list[dict[str, Run | float]]] = {name: [] for name in names}
     for _ in range(arguments.repeat):
         for name in names:

@@ -7,11 +7,16 @@ installation can run it too.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +26,7 @@ USERNAME = "benchmark"
 PASSWORD = "benchmark-password-1"
 JWT = "benchmark-jwt-0123456789abcdefghij"
 TOKEN = "benchmark-token-0123456789abcdefgh"
+PUBLISHER = "benchmark-publisher-0123456789abcd"
 TRADES = 200
 ROWS = 1500
 INDICATORS = 32
@@ -78,5 +84,121 @@ def freqtrade() -> None:
     bot.stop()
 
 
+def in_process() -> None:
+    """This hub with a PaperBot that the same program registered."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    bot = asyncio.run_coroutine_threadsafe(paper_bot(), loop).result()
+    hub = hub_of({"default_bot": "bench"})
+    hub.start()
+    hub.register("bench", bot.api(), loop=loop)
+    obey(hub.port, lambda fill: hub.publish("entry_fill", fill))
+    hub.stop()
+
+
+def attached() -> None:
+    """This hub with a PaperBot that attached from a process of its own, as `make run` has it."""
+    hub = hub_of(
+        {"default_bot": "bench", "publishers": [{"name": "bench", "token": PUBLISHER, "bots": ["bench"]}]}
+    )
+    hub.start()
+    command = [sys.executable, __file__, "bot", str(hub.port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bot:
+        assert bot.stdin is not None
+        assert bot.stdout is not None
+        bot.stdout.readline()
+        obey(hub.port, lambda fill: hub.publish("entry_fill", fill))
+        bot.stdin.close()
+    hub.stop()
+
+
+def bot() -> None:
+    """The process of the attached bot; ends with its stdin."""
+    asyncio.run(_attach(sys.argv[2]))
+
+
+async def _attach(port: str) -> None:
+    from consumer.answering import Answering
+    from consumer.attachment import Attachment
+
+    bot = await paper_bot()
+    answer = Answering(bot.api())
+    async with Attachment(f"ws://127.0.0.1:{port}", PUBLISHER, "bench", answer) as attachment:
+        await attachment.ready()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        await asyncio.to_thread(sys.stdin.read)
+    await bot.stop()
+
+
+def hub_of(section: dict[str, Any]) -> Any:
+    """A hub on a free port."""
+    from hub.server import Hub
+
+    server = {
+        "listen_port": 0, "username": USERNAME, "password": PASSWORD, "jwt_secret_key": JWT, "ws_token": TOKEN, "verbosity": "error",
+    }  # fmt: skip
+    return Hub({"api_server": server, "hub": section})
+
+
+async def paper_bot() -> Any:
+    """A started PaperBot with its open trades: real candles in, so everything behind REST is what it is in a run."""
+    from consumer.bot import PaperBot
+    from hub.frames.columns import Columns
+    from hub.protocol.localbot import Delivery
+    from hub.protocol.messages import AnalyzedDf, FrameKey, Whitelist
+
+    context = Context(Path(tempfile.mkdtemp(prefix="tradewire-bench-")))
+    context.frame = Columns.from_pandas(frame())
+    bot = PaperBot()
+    await bot.start(context)
+    pairs = [KEY[0], *(f"C{i}/USDT" for i in range(1, TRADES))]
+    bot.handle(Delivery(producer="p", bot="b", topic="whitelist", message=Whitelist(data=pairs)))
+    dates = pd.date_range("2026-11-01", periods=2, freq="5min", tz="UTC")
+    rows = pd.DataFrame(
+        {
+            "date": dates,
+            "open": 100.0,
+            "high": 101.0,
+            "low": 99.0,
+            "close": 100.0,
+            "volume": 1.0,
+            "enter_long": 1,
+        }
+    )
+    for pair in pairs:
+        message = AnalyzedDf(key=FrameKey(pair, *KEY[1:]), df=Columns.from_pandas(rows))
+        bot.handle(Delivery(producer="p", bot="b", topic="analyzed_df", message=message, snapshot=True))
+    assert len(bot.summary().open_trades) == TRADES
+    return bot
+
+
+class Context:
+    """What a feed gives its bot: settings, and the frame of every pair."""
+
+    name = "bench"
+    frame: Any = None
+
+    def __init__(self, directory: Path) -> None:
+        self.data_dir = directory
+        self.config = {
+            "stake_currency": "USDT", "stake_amount": 10, "max_open_trades": TRADES, "dry_run_wallet": 100_000,
+            "paper": {"start_from": "earliest"}, "stoploss": -0.99,
+        }  # fmt: skip
+
+    async def publish(self, topic: str, data: Any, *, mid: str) -> None:
+        """Nothing to publish to."""
+
+    def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
+        return []
+
+    def analyzed_df(self, key: Any, producer_name: str = "default") -> Any:
+        from hub.protocol.messages import AnalyzedDf
+
+        return AnalyzedDf(key=key, df=self.frame)
+
+
+SERVERS = {"in-process": in_process, "attached": attached, "bot": bot, "freqtrade": freqtrade}
+
 if __name__ == "__main__":
-    {"freqtrade": freqtrade}[sys.argv[1]]()
+    SERVERS[sys.argv[1]]()

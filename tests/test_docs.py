@@ -27,6 +27,7 @@ from hub.asgi.connection import MessageEndpoint
 from hub.asgi.descriptors import Waiting
 from hub.auth.authenticator import Authenticator
 from hub.bots.freqtrade import FreqtradeBot
+from hub.bots.ports import InProcess
 from hub.config import (
     ApiServer,
     BotToken,
@@ -49,6 +50,7 @@ from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
 from hub.rest.passing import PassThrough
+from hub.rest.bodies import Bodies
 from hub.rest.publish import _STATUS, PublishIntake
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -321,6 +323,7 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
         rest = msgspec.to_builtins(intake.statistics())
         passing = PassThrough(None, None, None).statistics()  # type: ignore[arg-type]
         bot = FreqtradeBot("maker", host="127.0.0.1", port=1, username="u", password="p")
+        bodies = Bodies(body_bytes=1, pending_bytes=1, timeout_s=1)
         return {
             **node.statistics(),
             "edge": edge,
@@ -329,6 +332,8 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
             "rest": rest,
             "passing": msgspec.to_builtins(passing),
             "bots": {"*": bot.statistics()},
+            "rest_bodies": msgspec.to_builtins(bodies.statistics()),
+            "bots_in_process": {"*": InProcess("alpha", None).statistics()},  # type: ignore[arg-type]
             "relays": {"*": upstream},
             "in_process_waiting": 0,
         }
@@ -340,7 +345,18 @@ def test_the_statistics(tmp_path: Path) -> None:
     told = {name for row in table(OPERATIONS, "name", "meaning") for name in code(row[0])}
     assert told == set(leaves(asyncio.run(figures(tmp_path))))
     joined = ast.parse((ROOT / "hub" / "server.py").read_text())
-    assert {"edge", "auth", "rest", "passing", "bots", "relays", "in_process_waiting"} <= {
+    expected = {
+        "edge",
+        "auth",
+        "rest",
+        "rest_bodies",
+        "passing",
+        "bots",
+        "bots_in_process",
+        "relays",
+        "in_process_waiting",
+    }
+    assert expected <= {
         node.value
         for node in ast.walk(joined)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

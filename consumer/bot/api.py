@@ -6,7 +6,8 @@ The book blocks, so every question to it runs in a thread: AT_ONCE at a time, at
 after them is told to come again (BotBusy). A question is one transaction of the book, so an answer is of one commit.
 
 Answers over all closed trades (profit, performance, periods and the like) share one reading of them (`ledger`): a dashboard asks
-for all of them at once. The profit view, the dearest of them, is kept until the book's revision changes; only its "ago" is new.
+for all of them at once. The profit view, the dearest of them, and the open trades, which dashboards ask for every few seconds, are
+kept until the book's revision changes, which is once a candle; of the profit only its "ago" is new.
 
 Commands are the book's; texts of success are freqtrade 2026.9's, as a running bot answered them. All times are of candles, "28 minutes
 ago" and which day is today among them; only before the first candle, and for the signs of life, the time of day counts.
@@ -116,6 +117,7 @@ class PaperAPI:
         self._waiting = 0
         self._ledger = Ledger()
         self._profit: tuple[int, Profit] | None = None
+        self._status: tuple[int, list[OpenTrade]] | None = None
 
     # --- what it is
 
@@ -250,7 +252,15 @@ class PaperAPI:
 
     async def status(self) -> list[OpenTrade]:
         labels = self._labels
-        return await self._ask(lambda book: [opened(trade, labels) for trade in book.open_trades()])
+
+        def told(book: Book) -> list[OpenTrade]:
+            with book.reading() as reading:
+                if self._status is None or self._status[0] != reading.revision:
+                    trades = [opened(trade, labels) for trade in reading.open_trades()]
+                    self._status = reading.revision, trades
+                return self._status[1]
+
+        return await self._ask(told)
 
     async def trades(self, *, limit: int = 500, offset: int = 0, order_by_id: bool = True) -> TradePage:
         labels = self._labels
