@@ -49,8 +49,8 @@ from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
-from hub.rest.passing import PassThrough
 from hub.rest.bodies import Bodies
+from hub.rest.passing import PassThrough
 from hub.rest.publish import _STATUS, PublishIntake
 
 ROOT = Path(__file__).resolve().parents[1]
