@@ -64,6 +64,7 @@ async function startHub({ uiDir, origins }) {
   const child = spawn(command[0], command.slice(1), { cwd: ROOT, env, stdio: ["ignore", "ignore", "pipe"] });
   const said = [];
   const url = await announcedUrl(child, said);
+  await answers(url, username, password);
   return {
     url,
     username,
@@ -92,6 +93,19 @@ function announcedUrl(child, said) {
       }
     });
   });
+}
+
+/** Returns once the default bot takes orders: it attaches to the hub some time after the hub listens. */
+async function answers(url, username, password) {
+  const headers = { Authorization: `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}` };
+  const asked = async (path) => {
+    const response = await fetch(`${url}/api/v1${path}`, { headers });
+    return response.ok && response.json();
+  };
+  await eventually("the bot to answer", async () => {
+    const { whitelist } = (await asked("/whitelist")) || {};
+    return whitelist?.length > 0 && (await asked("/show_config")).state === "running";
+  }, START_MS);
 }
 
 /** page.html and its script, on an origin that is not the hub's. */
