@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumer.bot import journal
+from consumer.bot import journal, queries
 from tests.consumer.bot.desk import BUY, SELL, Desk, flat
 from tests.consumer.bot.replay import at
 
@@ -116,3 +116,20 @@ def test_the_wallet_is_noted_once_an_hour_and_old_points_become_fewer(
     assert gaps[-5:] == [3_600_000] * 5
     assert gaps[0] > 3_600_000
     desk.book.close()
+
+
+def test_what_is_kept_of_closed_trades_is_bounded_and_never_old(
+    desks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MOST_KEPT", 2)
+    desk = desks()
+    for index in range(8):
+        desk.candle(BTC=flat(100.0 + index, **(SELL if index % 2 else BUY)))
+        desk.candle(BTC=flat(100.0 + index))
+        assert len(desk.book._kept) <= 2
+        first = desk.book.closed_trades()
+        assert first == desk.book.closed_trades() == tuple(desk.book.trade(t.id) for t in first)
+    assert [trade.id for trade in first] == [1, 2, 3, 4]
+    desk.book.delete_trade(4)
+    assert [trade.id for trade in desk.book.closed_trades()] == [1, 2, 3]
+    assert [trade.id for trade in desk.book.trades(9).trades] == [1, 2, 3]
