@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from consumer.bot import rules
 from consumer.bot.candles import Candle
 from consumer.bot.records import OrderStatus
 from tests.consumer.bot.desk import BUY, SELL, Desk, flat
@@ -148,6 +149,16 @@ def test_a_purchase_at_the_market_buys_what_its_stake_buys_at_any_open(desks: An
     # What costs nothing by rounding is not bought.
     assert desk.book.trade(placed.id) is None
     assert desk.book.wallet().free == left
+
+
+@pytest.mark.parametrize("rate", [3.7, 0.30636, 94.6, 3581.4, 7e-9])
+def test_at_the_rate_that_was_asked_it_buys_the_amount_that_was_asked(desks: Any, rate: float) -> None:
+    desk = desks(**FORCED)
+    desk.candle(BTC=flat(rate), ETH=flat(rate, **BUY))
+    placed = desk.book.force_enter("BTC/USD")
+    desk.candle(BTC=flat(rate), ETH=flat(rate))
+    amount = rules.amount_of(D(100), rules.exact(rate))
+    assert {trade.amount for trade in desk.book.open_trades()} == {placed.amount} == {amount}
 
 
 def test_after_so_many_timeouts_the_exit_is_at_the_market(desks: Any) -> None:
