@@ -55,7 +55,7 @@ from consumer.bot.journal import Journal, Source
 from consumer.bot.models import OutboxEntry, Signal, Trade
 from consumer.bot.orders import Orders
 from consumer.bot.queries import Queries, Reading
-from consumer.bot.records import BlacklistRecord, BotState
+from consumer.bot.records import BlacklistRecord, BotState, TradeRecord
 from consumer.bot.settings import OrderKind, PaperSettings
 from hub.protocol.botapi import BotError, NotFound
 
@@ -131,6 +131,7 @@ class Book(Queries, Commands):
         self._orders = Orders(self._journal, settings)
         self._bans = Bans(self._journal, settings)
         self._failed = False
+        self._kept: dict[int, TradeRecord] = {}
         self._listed: tuple[str, ...] = ()
         self._skipped = 0
         self._bad_rows = 0
@@ -254,7 +255,7 @@ class Book(Queries, Commands):
         with one_line(), self._engine.connect() as connection:
             if connection.dialect.name != "sqlite":
                 connection.execution_options(isolation_level="REPEATABLE READ")
-            yield Reading(connection)
+            yield Reading(connection, self._kept)
 
     def _act(self, ready: ReadyCandle, source: Source, listed: Collection[str]) -> None:
         rows = [(pair, candle) for pair, candle in ready.rows if candle.usable]

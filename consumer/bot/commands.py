@@ -69,9 +69,9 @@ class Commands:
         """Place an entry order, which rests until the pair's next rows (`orders`); the trade that it begins.
 
         `price` is the limit of a limit order (default: the last close); `order_type` is market or limit (default: that of
-        `order_types.force_entry`). `stake` is in quote currency without the fee (default: that of the settings), and is cut to what
-        is available, as in freqtrade. `tag` is "force_entry" by default. `leverage` means nothing in spot. Locks and the
-        blacklist are for signals only.
+        `order_types.force_entry`). `stake` is in quote currency without the fee (default: that of the settings), and is cut to
+        what is available, as in freqtrade, but not to under a hundredth. `tag` is "force_entry" by default. `leverage` means
+        nothing in spot. Locks and the blacklist are for signals only.
         """
         with self._transaction():
             self._check_entry(pair, side)
@@ -265,7 +265,8 @@ class Commands:
             return self._orders.default_stake()
         stake = _decimal(wanted, "stakeamount")
         most = rules.affordable(self._orders.available(), self._settings.fee)
-        return min(stake, most)
+        # What rounding left over is no stake.
+        return min(stake, most) if most * 100 >= stake else Decimal(0)
 
     def _rate(self, pair: str, price: float | Decimal | None) -> Decimal:
         if price is None:

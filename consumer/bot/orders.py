@@ -277,8 +277,10 @@ class Orders:
 
     def _fill_entry(self, trade: Trade, rate: Decimal, date_ms: int) -> None:
         order = self._journal.resting[trade.id]
-        # The stake is what a purchase at the market is of: at another rate it buys another amount.
-        amount = rules.amount_of(trade.stake_amount, rate) if order.type == "market" else order.amount
+        amount = order.amount
+        if order.type == "market" and rate != order.rate:
+            # The stake is what a purchase at the market is of: at another rate it buys another amount.
+            amount = rules.amount_of(trade.stake_amount, rate)
         filled = rules.fill(amount, rate, trade.fee)
         if filled.cost <= 0:
             self._cancel_entry(trade, order, CancelReason.EXCHANGE)

@@ -175,15 +175,49 @@ class PaperBot:
 
     def summary(self) -> Summary:
         """How the bot stands: wallet, open trades, closed profit, outbox. From any thread, between start and stop."""
-        if self._book is None:
-            raise RuntimeError("the bot was not started")
-        return self._book.summary()
+        return self.book.summary()
 
     def statistics(self) -> dict[str, Any]:
         """The clock's figures and whose frames are traded. From any thread."""
         with self._lock:
             clock = self._clock.statistics() if self._clock is not None else ClockStatistics()
             return {"source": self._source, "clock": clock, "ignored": sorted(self._ignored)}
+
+    def set_custom_data(self, trade_id: int, key: str, value: Any) -> None:
+        """Keep plain JSON of up to 16 KiB with a trade, for a subclass and for those who ask over REST. From any thread.
+
+        Raises:
+            NotFound: no such trade.
+            ValueError: not plain JSON, too long, or a key that cannot be.
+            BotError: too many keys.
+        """
+        self.book.set_custom_data(trade_id, key, value)
+
+    def get_custom_data(self, trade_id: int, key: str, default: Any = None) -> Any:
+        """What `set_custom_data` kept, or `default`. From any thread."""
+        kept = self.book.custom_data(trade_id, key)
+        return kept[0].value if kept else default
+
+    @property
+    def book(self) -> Book:
+        """The trades. Its methods may be called from any thread, between start and stop.
+
+        Raises:
+            RuntimeError: the bot was not started.
+        """
+        if self._book is None:
+            raise RuntimeError("the bot was not started")
+        return self._book
+
+    @property
+    def whitelist(self) -> tuple[str, ...]:
+        """The pairs of the bot that is followed, as it told them last."""
+        return tuple(self._pairs or ())
+
+    def wake(self) -> None:
+        """There may be new messages in the book, of a command: publish them. From any thread."""
+        if self._outbox is not None:
+            self._outbox.wake()
 
     def _resume(self, book: Book) -> None:
         known = [(acted, source) for source, acted in book.sources.items() if self._wanted(source)]

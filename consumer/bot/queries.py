@@ -1,7 +1,7 @@
 """What a PaperBot's database tells, as records.
 
-A `Reading` is one transaction of its own: all its answers are of the same commit, and the book acts on meanwhile. It reads rows,
-not objects: 10,000 closed trades with their orders take a few hundred ms, in which the lock of the book is free.
+A `Reading` is one transaction of its own: all its answers are of the same commit, and the book acts on meanwhile. A closed trade never
+changes, so that its record is kept once it was read: the figures over all trades are asked for again and again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ __all__ = ["Queries", "Reading"]
 
 # Numbers of trades in one IN (...): SQLite takes 32,766 variables, others fewer.
 _CHUNK = 500
+MOST_KEPT = 20_000
+"""Records of closed trades in memory, about 2 KB each; older ones are read anew each time."""
+
 _TRADES, _ORDERS = Trade.__table__, Order.__table__
 
 
@@ -43,8 +46,10 @@ class Reading:
         DatabaseFailed: from any method, when the database cannot be read.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, kept: dict[int, TradeRecord] | None = None) -> None:
+        """`kept` are records of closed trades by number, which readings share: from any thread, none waits for another."""
         self._connection = connection
+        self._kept = {} if kept is None else kept
         self._rates: dict[str, Decimal] | None = None
 
     @property
@@ -81,15 +86,20 @@ class Reading:
 
     def closed_trades(self) -> tuple[TradeRecord, ...]:
         """All closed trades, by number."""
-        return tuple(self._records(select(_TRADES).where(Trade.is_open.is_(False)).order_by(Trade.id)))
+        closed = select(Trade.id).where(Trade.is_open.is_(False)).order_by(Trade.id)
+        numbers = self._connection.execute(closed).scalars().all()
+        # Deleted ones go. One that a reading of an older commit puts back goes the next time.
+        for number in set(self._kept) - set(numbers):
+            self._kept.pop(number, None)
+        return self._closed(numbers)
 
     def trades(self, limit: int, offset: int = 0, *, order_by_id: bool = True) -> TradePageRecord:
         """A page of closed trades, by number or, newest first, by the date of their end (as freqtrade's /trades)."""
         closed = Trade.is_open.is_(False)
         order = (Trade.id,) if order_by_id else (Trade.close_ms.desc(), Trade.id.desc())
-        page = select(_TRADES).where(closed).order_by(*order).limit(limit).offset(offset)
+        page = select(Trade.id).where(closed).order_by(*order).limit(limit).offset(offset)
         total = self._connection.execute(select(func.count()).where(closed)).scalar_one()
-        return TradePageRecord(tuple(self._records(page)), total)
+        return TradePageRecord(self._closed(self._connection.execute(page).scalars().all()), total)
 
     def wallet(self) -> WalletRecord:
         """The wallet."""
@@ -141,13 +151,25 @@ class Reading:
             for row in rows
         )
 
+    def _closed(self, numbers: Sequence[int]) -> tuple[TradeRecord, ...]:
+        found = {number: record for number in numbers if (record := self._kept.get(number)) is not None}
+        missing = [number for number in numbers if number not in found]
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            found.update((r.id, r) for r in self._records(select(_TRADES).where(Trade.id.in_(chunk))))
+        self._kept.update((number, found[number]) for number in missing)
+        for number in sorted(self._kept)[:-MOST_KEPT]:
+            self._kept.pop(number, None)
+        return tuple(found[number] for number in numbers)
+
     def _records(self, query: Select[Any]) -> Iterator[TradeRecord]:
         trades = self._connection.execute(query).all()
         for start in range(0, len(trades), _CHUNK):
             chunk = trades[start : start + _CHUNK]
             orders = self._orders(trade.id for trade in chunk)
             for trade in chunk:
-                yield trade_record(trade, orders.get(trade.id, ()), self.rates.get(trade.pair))
+                rate = self.rates.get(trade.pair) if trade.is_open else trade.close_rate
+                yield trade_record(trade, orders.get(trade.id, ()), rate)
 
     def _orders(self, trade_ids: Iterable[int]) -> dict[int, tuple[OrderRecord, ...]]:
         query = (

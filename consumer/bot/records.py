@@ -74,7 +74,7 @@ class TradeRecord:
     the ratio, `fee_close_cost` the sum over all exits. `exit_order_status` is as freqtrade has it: None before the first exit
     order, "" while one waits, the reason once it was cancelled, "closed" at last. `realized_profit` is that of the parts left,
     `profit_abs` that of the closed trade as a whole, `profit_ratio` its ratio to what was paid; both None while it is open.
-    `current_rate` is the pair's last close, None before its first candle.
+    `current_rate` is the pair's last close, None before its first candle; of a closed trade its close rate, as freqtrade has it.
     """
 
     id: int

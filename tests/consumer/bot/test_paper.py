@@ -253,6 +253,25 @@ async def test_what_is_no_candle_is_not_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_people_order_and_a_subclass_keeps_data(tmp_path: Path) -> None:
+    context = Context({**CONFIG, "force_entry_enable": True}, data_dir=tmp_path)
+    bot = PaperBot()
+    with pytest.raises(RuntimeError):
+        _ = bot.book
+    await bot.start(context)
+    flat = Candle(100.0, 100.0, 100.0, 100.0)
+    for item in (whitelist("BTC/USD"), rows("BTC/USD", {at(0): flat})):
+        bot.handle(item)
+    assert bot.whitelist == ("BTC/USD",)
+    trade = bot.book.force_enter("BTC/USD")
+    bot.set_custom_data(trade.id, "k", [1])
+    assert (bot.get_custom_data(trade.id, "k"), bot.get_custom_data(trade.id, "x", 7)) == ([1], 7)
+    bot.wake()
+    await bot.stop()
+    assert [topic for topic, _, _ in context.published] == ["entry"]
+
+
+@pytest.mark.anyio
 async def test_a_setting_that_cannot_be_used_is_told_at_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         await feed(tmp_path, [], fee="cheap")

@@ -22,6 +22,9 @@ def test_defaults() -> None:
     assert settings.stake_amount is None
     assert settings.max_open_trades == 3
     assert settings.start_from == "live"
+    assert settings.order_types["emergency_exit"] == "market"
+    assert settings.unfilled_timeout.after_ms("entry") == 600_000
+    assert (settings.force_entry, settings.initial_state) == (False, "running")
     assert settings.db_url.database == str(Path("data") / "paper.sqlite")
 
 
@@ -34,8 +37,13 @@ def test_freqtrades_keys_as_they_stand_in_its_files() -> None:
         minimal_roi={"60": 0.01, "0": 0.05, 120: 0},
         stoploss=-0.05,
         fee=0.00075,
-        exchange={"name": "kraken"},
+        exchange={"name": "kraken", "pair_blacklist": ["BNB/.*", "BNB/.*"]},
+        order_types={"entry": "limit", "exit": "market", "stoploss_on_exchange": False},
+        unfilledtimeout={"entry": 30, "exit": 5, "unit": "seconds", "exit_timeout_count": 3},
     )
+    assert settings.pair_blacklist == ("BNB/.*",)
+    assert settings.order_types["force_entry"] == "limit"
+    assert settings.unfilled_timeout.after_ms("exit") == 5000
     assert settings.wallet == 500
     assert settings.max_open_trades is None
     assert settings.minimal_roi == ((0, Decimal("0.05")), (60, Decimal("0.01")), (120, Decimal(0)))
@@ -77,6 +85,19 @@ def test_freqtrades_keys_as_they_stand_in_its_files() -> None:
         ({"minimal_roi": {"0": 1, "00": 2}}, "minimal_roi"),
         ({"timeframe": "5x"}, "timeframe"),
         ({"db_url": "no url"}, "db_url"),
+        ({"order_types": {"entry": "stop"}}, "order_types.entry"),
+        ({"order_types": {"force_exit": []}}, "order_types.force_exit"),
+        ({"order_types": "market"}, "order_types"),
+        ({"unfilledtimeout": {"entry": 0}}, "unfilledtimeout.entry"),
+        ({"unfilledtimeout": {"exit": 1.5}}, "unfilledtimeout.exit"),
+        ({"unfilledtimeout": {"unit": "hours"}}, "unfilledtimeout.unit"),
+        ({"unfilledtimeout": {"unit": []}}, "unfilledtimeout.unit"),
+        ({"unfilledtimeout": {"exit_timeout_count": -1}}, "unfilledtimeout.exit_timeout_count"),
+        ({"force_entry_enable": 1}, "force_entry_enable"),
+        ({"exchange": {"pair_blacklist": "BTC/.*"}}, "exchange.pair_blacklist"),
+        ({"exchange": {"pair_blacklist": ["("]}}, "exchange.pair_blacklist"),
+        ({"initial_state": "asleep"}, "initial_state"),
+        ({"initial_state": []}, "initial_state"),
     ],
 )
 def test_an_error_names_the_key_and_what_was_expected(config: dict[str, Any], key: str) -> None:
