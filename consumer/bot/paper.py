@@ -175,7 +175,7 @@ class PaperBot:
 
     def summary(self) -> Summary:
         """How the bot stands: wallet, open trades, closed profit, outbox. From any thread, between start and stop."""
-        return self.book.summary()
+        return self._opened.summary()
 
     def statistics(self) -> dict[str, Any]:
         """The clock's figures and whose frames are traded. From any thread."""
@@ -189,35 +189,20 @@ class PaperBot:
         Raises:
             NotFound: no such trade.
             ValueError: not plain JSON, too long, or a key that cannot be.
-            BotError: too many keys.
+            BotError: too many keys. RuntimeError: the bot was not started.
         """
-        self.book.set_custom_data(trade_id, key, value)
+        self._opened.set_custom_data(trade_id, key, value)
 
     def get_custom_data(self, trade_id: int, key: str, default: Any = None) -> Any:
         """What `set_custom_data` kept, or `default`. From any thread."""
-        kept = self.book.custom_data(trade_id, key)
+        kept = self._opened.custom_data(trade_id, key)
         return kept[0].value if kept else default
 
     @property
-    def book(self) -> Book:
-        """The trades. Its methods may be called from any thread, between start and stop.
-
-        Raises:
-            RuntimeError: the bot was not started.
-        """
+    def _opened(self) -> Book:
         if self._book is None:
             raise RuntimeError("the bot was not started")
         return self._book
-
-    @property
-    def whitelist(self) -> tuple[str, ...]:
-        """The pairs of the bot that is followed, as it told them last."""
-        return tuple(self._pairs or ())
-
-    def wake(self) -> None:
-        """There may be new messages in the book, of a command: publish them. From any thread."""
-        if self._outbox is not None:
-            self._outbox.wake()
 
     def _resume(self, book: Book) -> None:
         known = [(acted, source) for source, acted in book.sources.items() if self._wanted(source)]

@@ -149,9 +149,11 @@ def _add_operation(
     app: FastAPI, operation: Operation, path: str, ask: Callable[[Request], Awaitable[_Asked]]
 ) -> None:
     alias = "" if path == operation.path else path.replace("/", "_")
+    # An alias goes to the bot as what was asked: its errors name the path.
+    asked = msgspec.structs.replace(operation, paths=(path, *(p for p in operation.paths if p != path)))
     app.add_api_route(
         path,
-        _endpoint(operation, ask),
+        _endpoint(asked, ask),
         methods=[operation.method],
         tags=[operation.tag],
         operation_id=operation.name + alias,

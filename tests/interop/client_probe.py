@@ -1,12 +1,14 @@
-"""freqtrade's own REST client asking a server, one JSON object a call.
+"""freqtrade's own REST client asking a server: a JSON line in, a JSON line out.
 
-    python client_probe.py URL USERNAME PASSWORD METHOD...
+    python client_probe.py URL USERNAME PASSWORD
 
-Runs inside a freqtrade environment. Each METHOD is called without arguments; the line is `{"method", "answer"}`.
+Runs inside a freqtrade environment. First it says `{"methods": [...]}`, every public method of the client. Each line of stdin is
+`[method, [arguments], {keywords}]`, answered with what the method returned, `{"answer": ...}`. It ends with stdin.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 
@@ -14,10 +16,12 @@ from freqtrade_client import FtRestClient
 
 
 def main() -> None:
-    url, username, password, *methods = sys.argv[1:]
-    client = FtRestClient(url, username, password)
-    for method in methods:
-        print(json.dumps({"method": method, "answer": getattr(client, method)()}), flush=True)
+    client = FtRestClient(*sys.argv[1:])
+    methods = [name for name, _ in inspect.getmembers(FtRestClient, inspect.isfunction) if name[0] != "_"]
+    print(json.dumps({"methods": methods}), flush=True)
+    for line in sys.stdin:
+        method, arguments, keywords = json.loads(line)
+        print(json.dumps({"answer": getattr(client, method)(*arguments, **keywords)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -262,7 +262,7 @@ async def test_people_order_and_a_subclass_keeps_data(tmp_path: Path) -> None:
     flat = Candle(100.0, 100.0, 100.0, 100.0)
     for item in (whitelist("BTC/USD"), rows("BTC/USD", {at(0): flat})):
         bot.handle(item)
-    assert bot.whitelist == ("BTC/USD",)
+    assert bot.pairs == ("BTC/USD",)
     trade = bot.book.force_enter("BTC/USD")
     bot.set_custom_data(trade.id, "k", [1])
     assert (bot.get_custom_data(trade.id, "k"), bot.get_custom_data(trade.id, "x", 7)) == ([1], 7)
