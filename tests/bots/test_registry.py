@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hub.bots.freqtrade import FreqtradeState
 from hub.bots.hub_bot import HUB_API_VERSION, Candles, HubBot
 from hub.bots.ports import InProcess
 from hub.bots.registry import BotKind, BotRegistry
@@ -170,6 +171,9 @@ class Requester:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.asked: list[tuple[Any, ...]] = []
+
+    def state(self) -> FreqtradeState:
+        return FreqtradeState(online=True, last_success_ms=None, failure="")
 
     async def request(
         self, method: str, path: str, query: str, body: Any, *, principal: str, key: str | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from consumer import BotAPI, RestClient
 from consumer.__main__ import main
-from consumer.errors import NotFound, Unauthorized
+from consumer.errors import BotRefused, Unauthorized
 from hub.server import Hub
 
 from .conftest import CONFIG
@@ -28,8 +28,8 @@ def test_a_hub_is_asked(hub: Hub) -> None:
         asking.ping()
         assert asking.ask(BotAPI.show_config).bot_name == "alpha"
         assert asking.ask(BotAPI.whitelist).whitelist == ["BTC/USDT", "ETH/USDT"]
-        with pytest.raises(NotFound):
-            asking.ask("strategy", strategy="NoSuchStrategy")
+        with pytest.raises(BotRefused, match="bot alpha is not reachable over REST"):
+            asking.ask(BotAPI.status)
     with client(hub, password="wrong") as asking, pytest.raises(Unauthorized):
         asking.ask(BotAPI.version)
 

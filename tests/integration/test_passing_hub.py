@@ -60,7 +60,7 @@ def test_the_bot_answers_through_the_hub_and_comes_back(stack: ExitStack) -> Non
             502,
             {"error": "Error querying /api/v1/whitelist: bot theirs has not published a whitelist yet"},
         )
-        assert client.post(f"{base}/nope").json() == {"detail": "Not Found"}
+        assert client.get(f"{base}/nope").json() == {"detail": "Not Found"}
         assert client.get(f"{base}/version", auth=("somebody", "wrong")).status_code == 401
         assert client.get("/bots/alpha/api/v1/show_config").status_code == 404
     upstream.stop()
