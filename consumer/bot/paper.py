@@ -69,6 +69,7 @@ class PaperBot:
         self._resume(book)
         self._outbox = Outbox(book, context)
         self._outbox.start()
+        book.on_outgoing = self._outbox.wake
         return None
 
     def handle(self, delivery: Delivery) -> None:
@@ -102,6 +103,7 @@ class PaperBot:
         if self._outbox is not None:
             await self._outbox.stop(_GRACE_S)
         if self._book is not None:
+            self._book.on_outgoing = None
             await asyncio.to_thread(self._book.close)
 
     def summary(self) -> Summary:
@@ -144,11 +146,6 @@ class PaperBot:
     def whitelist(self) -> tuple[str, ...]:
         """The pairs of the bot that is followed, as it told them last."""
         return tuple(self._pairs or ())
-
-    def wake(self) -> None:
-        """There may be new messages in the book, of a command: publish them. From any thread."""
-        if self._outbox is not None:
-            self._outbox.wake()
 
     def _resume(self, book: Book) -> None:
         known = [(acted, source) for source, acted in book.sources.items() if self._wanted(source)]
@@ -229,9 +226,7 @@ class PaperBot:
             return
         assert self._book is not None
         while ready := _take(clock):
-            if self._book.act(ready, source=source, listed=clock.pairs or ()):
-                assert self._outbox is not None
-                self._outbox.wake()
+            self._book.act(ready, source=source, listed=clock.pairs or ())
         self._tell_waiting(clock)
 
     def _tell_waiting(self, clock: CandleClock) -> None:
