@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
@@ -114,9 +114,12 @@ class Book(Queries, Commands):
         ConfigError: the database cannot be used (see `database`).
         DatabaseFailed: from any method. Once a transaction failed state in memory is not to be trusted, so that every later one
             fails too: the book is to be closed.
+
+    `on_outgoing` is called after each commit that put messages into the outbox, in the thread of the caller.
     """
 
     def __init__(self, settings: PaperSettings) -> None:
+        self.on_outgoing: Callable[[], None] | None = None
         self._settings = settings
         # Of one thread within `reading` of a database in memory a second use fails instead of waiting for ever.
         self._lock = RLock()
@@ -237,6 +240,7 @@ class Book(Queries, Commands):
         with self._lock, one_line(), localcontext(rules.CONTEXT):
             if self._failed:
                 raise DatabaseFailed("the bot's database: an earlier transaction failed")
+            before = self._journal.next_message
             try:
                 yield
                 self._journal.commit()
@@ -249,6 +253,8 @@ class Book(Queries, Commands):
                     self._failed = True
                     self._session.rollback()
                 raise
+            if self.on_outgoing is not None and self._journal.next_message > before:
+                self.on_outgoing()
 
     @contextmanager
     def _read(self) -> Iterator[Reading]:

@@ -81,6 +81,7 @@ class PaperBot:
         self._resume(book)
         self._outbox = Outbox(book, context)
         self._outbox.start()
+        book.on_outgoing = self._outbox.wake
         return None
 
     def handle(self, delivery: Delivery) -> None:
@@ -117,6 +118,7 @@ class PaperBot:
         if self._outbox is not None:
             await self._outbox.stop(_GRACE_S)
         if self._book is not None:
+            self._book.on_outgoing = None
             await asyncio.to_thread(self._book.close)
 
     def api(self) -> BotAPI:
@@ -283,9 +285,7 @@ class PaperBot:
             return
         assert self._book is not None
         while ready := _take(clock):
-            if self._book.act(ready, source=source, listed=clock.pairs or ()):
-                assert self._outbox is not None
-                self._outbox.wake()
+            self._book.act(ready, source=source, listed=clock.pairs or ())
         self._tell_waiting(clock)
 
     def _tell_waiting(self, clock: CandleClock) -> None:

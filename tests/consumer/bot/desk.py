@@ -33,12 +33,12 @@ class Desk:
 
     def candle(self, **rows: Candle) -> list[tuple[str, dict[str, Any]]]:
         """Act on the next candle with rows of BTC, ETH, XRP; returns the messages that came of it."""
-        known = {message.id for message in self.book.outgoing(10_000)}
+        first = self.book._journal.next_message
         ready = ReadyCandle(at(self.next), [(f"{coin}/USD", row) for coin, row in rows.items()])
         self.book.act([ready], source=SOURCE, listed=PAIRS)
         self.next += 1
         self.book.check_invariants()
-        return [(m.topic, m.data) for m in self.book.outgoing(10_000) if m.id not in known]
+        return [(m.topic, m.data) for m in self.book.outgoing(10_000) if m.id >= first]
 
     def reopen(self) -> None:
         self.book.close()

@@ -266,7 +266,6 @@ async def test_people_order_and_a_subclass_keeps_data(tmp_path: Path) -> None:
     trade = bot.book.force_enter("BTC/USD")
     bot.set_custom_data(trade.id, "k", [1])
     assert (bot.get_custom_data(trade.id, "k"), bot.get_custom_data(trade.id, "x", 7)) == ([1], 7)
-    bot.wake()
     await bot.stop()
     assert [topic for topic, _, _ in context.published] == ["entry"]
 
