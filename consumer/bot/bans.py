@@ -16,7 +16,7 @@ from consumer.bot.records import BlacklistRecord, LockRecord
 from consumer.bot.settings import PaperSettings
 from hub.protocol.botapi import BotError
 
-__all__ = ["Bans"]
+__all__ = ["Bans", "storable"]
 
 MOST_LOCKS, MOST_ENTRIES, LONGEST_TEXT = 1000, 1000, 255
 _ANY = "*"
@@ -62,7 +62,8 @@ class Bans:
         journal = self._journal
         if side not in ("long", "short", _ANY):
             raise BotError(f"expected long, short or * as the side of a lock, got {side[:40]!r}")
-        if not pair or max(len(pair), len(reason or "")) > LONGEST_TEXT:
+        texts = (pair, reason or "")
+        if not pair or max(map(len, texts)) > LONGEST_TEXT or not all(map(storable, texts)):
             raise BotError(f"expected a pair and a reason of at most {LONGEST_TEXT} characters")
         if len(journal.locks) >= MOST_LOCKS:
             raise BotError(f"there are {MOST_LOCKS} locks already")
@@ -101,7 +102,11 @@ class Bans:
             try:
                 Pattern(entry)
             except BadPattern:
-                errors[entry[:LONGEST_TEXT]] = f"Pair {entry[:LONGEST_TEXT]} is not a valid wildcard."
+                valid = False
+            else:
+                valid = storable(entry)
+            if not valid:
+                errors[_shown(entry)] = f"Pair {_shown(entry)} is not a valid wildcard."
                 continue
             if entry in self._patterns:
                 errors[entry] = f"Pair {entry} already in pairlist."
@@ -118,8 +123,7 @@ class Bans:
             if entry in self._patterns:
                 self._change(entry, added=entry not in self._configured, off=True)
             else:
-                shown = entry[:LONGEST_TEXT]
-                errors[shown] = f"Pair {shown} is not in the current blacklist."
+                errors[_shown(entry)] = f"Pair {_shown(entry)} is not in the current blacklist."
         return errors
 
     def _change(self, entry: str, *, added: bool, off: bool = False) -> None:
@@ -142,3 +146,16 @@ class Bans:
         entries += [change.entry for change in changes if change.added]
         self._patterns = {entry: Pattern(entry) for entry in entries}
         self._verdicts = {}
+
+
+def storable(text: str) -> bool:
+    """Whether a text can be written: JSON may hold half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(entry: str) -> str:
+    return entry[:LONGEST_TEXT].encode(errors="replace").decode()

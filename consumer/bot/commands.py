@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import select
 
 from consumer.bot import rules
-from consumer.bot.bans import Bans
+from consumer.bot.bans import Bans, storable
 from consumer.bot.candles import LEAST_RATE, MOST_RATE
 from consumer.bot.fills import quote_of
 from consumer.bot.journal import Journal
@@ -109,12 +109,12 @@ class Commands:
             kind = _order_type(order_type, self._settings.order_types["force_exit"])
             if trade_id is None:
                 for trade in sorted(self._journal.open.values(), key=lambda trade: trade.id):
-                    self._exit(trade, trade.amount, self._rate(trade.pair, None), kind)
+                    self._exit(trade, trade.amount, self._last_rate(trade), kind)
                 return
             found = self._journal.open_trade(trade_id)
             if found is None:
                 raise BotError("invalid argument")
-            rate = self._rate(found.pair, price)
+            rate = self._last_rate(found) if price is None else self._rate(found.pair, price)
             self._exit(found, self._exit_amount(found, amount, rate), rate, kind)
 
     def cancel_open_order(self, trade_id: int) -> TradeRecord:
@@ -147,7 +147,7 @@ class Commands:
         """
         with self._transaction():
             journal, wallet = self._journal, self._journal.wallet
-            trade = journal.open_trade(trade_id) or journal.session.get(Trade, trade_id)
+            trade = journal.open_trade(trade_id) or self._stored(trade_id)
             if trade is None:
                 raise BotError("invalid argument")
             order = journal.resting.get(trade_id)
@@ -178,11 +178,11 @@ class Commands:
             BotError: the trade has MOST_DATA keys already.
         """
         text = _json(value)
-        if not 0 < len(key) <= LONGEST_TEXT:
+        if not 0 < len(key) <= LONGEST_TEXT or not storable(key):
             raise ValueError(f"expected a key of 1 to {LONGEST_TEXT} characters")
         with self._transaction():
             session = self._journal.session
-            if session.get(Trade, trade_id) is None:
+            if self._stored(trade_id) is None:
                 raise NotFound("Trade not found.")
             kept = session.scalars(select(CustomDatum).where(CustomDatum.trade_id == trade_id)).all()
             datum = next((datum for datum in kept if datum.key == key), None)
@@ -279,6 +279,9 @@ class Commands:
             raise BotError(f"expected a price from {LEAST_RATE} to {MOST_RATE}, got {price}")
         return rate
 
+    def _last_rate(self, trade: Trade) -> Decimal:
+        return self._journal.rates.get(trade.pair, trade.open_rate)
+
     def _exit_amount(self, trade: Trade, wanted: float | Decimal | None, rate: Decimal) -> Decimal:
         if wanted is None:
             return trade.amount
@@ -317,6 +320,10 @@ class Commands:
     def _known(self) -> list[str]:
         return list(dict.fromkeys((*self._listed, *self._journal.rates)))
 
+    def _stored(self, trade_id: int) -> Trade | None:
+        # A number that SQLite has no room for would be an error of the database.
+        return self._journal.session.get(Trade, trade_id) if 0 < trade_id < 2**63 else None
+
     def _record(self, trade: Trade) -> TradeRecord:
         record = self._reading().trade(trade.id)
         assert record is not None
@@ -345,16 +352,17 @@ def _order_type(wanted: str | None, default: str) -> str:
 
 
 def _tag(tag: str | None) -> str:
-    if len(tag or "") > LONGEST_TEXT:
+    if len(tag or "") > LONGEST_TEXT or not storable(tag or ""):
         raise BotError(f"expected a tag of at most {LONGEST_TEXT} characters")
     return tag or "force_entry"
 
 
 def _json(value: Any) -> str:
     try:
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, RecursionError) as error:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, RecursionError, UnicodeEncodeError) as error:
         raise ValueError(f"expected plain JSON: {error}") from None
-    if len(text) > LONGEST_VALUE:
-        raise ValueError(f"expected at most {LONGEST_VALUE} bytes of JSON, got {len(text)}")
+    if size > LONGEST_VALUE:
+        raise ValueError(f"expected at most {LONGEST_VALUE} bytes of JSON, got {size}")
     return text

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
+from consumer.bot.bans import storable
 from consumer.bot.models import Clock, CustomDatum, Lock, Order, Rate, Trade, Wallet, WalletTotal
 from consumer.bot.records import (
     BotState,
@@ -33,6 +34,8 @@ __all__ = ["Queries", "Reading"]
 
 # Numbers of trades in one IN (...): SQLite takes 32,766 variables, others fewer.
 _CHUNK = 500
+# The first number that SQLite has no room for.
+_NO_INTEGER = 2**63
 MOST_KEPT = 20_000
 """Records of closed trades in memory, about 2 KB each; older ones are read anew each time."""
 
@@ -78,6 +81,8 @@ class Reading:
 
     def trade(self, trade_id: int) -> TradeRecord | None:
         """One trade, open or closed; None without it."""
+        if not 0 < trade_id < _NO_INTEGER:
+            return None
         return next(self._records(select(_TRADES).where(Trade.id == trade_id)), None)
 
     def open_trades(self) -> tuple[TradeRecord, ...]:
@@ -97,6 +102,7 @@ class Reading:
         """A page of closed trades, by number or, newest first, by the date of their end (as freqtrade's /trades)."""
         closed = Trade.is_open.is_(False)
         order = (Trade.id,) if order_by_id else (Trade.close_ms.desc(), Trade.id.desc())
+        limit, offset = min(limit, _NO_INTEGER - 1), min(offset, _NO_INTEGER - 1)
         page = select(Trade.id).where(closed).order_by(*order).limit(limit).offset(offset)
         total = self._connection.execute(select(func.count()).where(closed)).scalar_one()
         return TradePageRecord(self._closed(self._connection.execute(page).scalars().all()), total)
@@ -129,6 +135,8 @@ class Reading:
 
     def custom_data(self, trade_id: int, key: str | None = None) -> tuple[CustomDataRecord, ...]:
         """What is kept with a trade, by key; empty also without such a trade."""
+        if not 0 < trade_id < _NO_INTEGER:
+            return ()
         return self._custom_data(select(CustomDatum.__table__).where(CustomDatum.trade_id == trade_id), key)
 
     def open_custom_data(self, key: str | None = None) -> tuple[CustomDataRecord, ...]:
@@ -137,6 +145,8 @@ class Reading:
         return self._custom_data(select(CustomDatum.__table__).where(own), key)
 
     def _custom_data(self, query: Select[Any], key: str | None) -> tuple[CustomDataRecord, ...]:
+        if key is not None and not storable(key):
+            return ()
         if key is not None:
             query = query.where(CustomDatum.key == key)
         rows = self._connection.execute(query.order_by(CustomDatum.trade_id, CustomDatum.key))

@@ -291,3 +291,28 @@ def test_people_candles_and_readers_at_the_same_time(desks: Any) -> None:
         thread.join()
     assert errors == []
     desk.book.check_invariants()
+
+
+def test_what_the_database_has_no_room_for_is_refused_and_the_bot_goes_on(desks: Any) -> None:
+    desk, half = ready(desks), "\ud800"
+    book = desk.book
+    book.force_enter("XRP/USD", price=1, order_type="limit")
+    for command in (book.delete_trade, book.reload_trade, book.cancel_open_order, book.force_exit):
+        refused(command, 2**70)
+    refused(book.force_enter, "BTC/USD", tag=half)
+    refused(book.add_lock, half, at(99))
+    refused(book.add_lock, "BTC/USD", at(99), "*", half)
+    assert book.add_to_blacklist([half]).entries == book.delete_from_blacklist([half]).entries == ()
+    with pytest.raises(NotFound):
+        book.set_custom_data(2**70, "k", 1)
+    with pytest.raises(ValueError):
+        book.set_custom_data(1, half, 1)
+    with pytest.raises(ValueError):
+        book.set_custom_data(1, "k", half)
+    assert book.trade(2**70) is None
+    assert book.custom_data(2**70) == book.custom_data(1, half) == ()
+    assert book.trades(2**70, 2**70).trades == ()
+    # Its pair never had a candle.
+    book.force_exit(None)
+    assert book.open_trades() == ()
+    desk.candle(BTC=flat(100.0))
