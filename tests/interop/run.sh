@@ -23,4 +23,4 @@ fi
 # Nothing of a test waits for longer than its own timeout, nothing of a run for longer than the session's.
 export TRADEWIRE_INTEROP_PYTHON="$PWD/$venv/bin/python"
 exec .venv/bin/python -m pytest tests/interop -o addopts= -ra --strict-markers -p no:randomly -p no:cacheprovider \
-  -o session_timeout=660 --timeout=300 "$@"
+  -o session_timeout=1800 --timeout=300 "$@"
