@@ -189,6 +189,9 @@ class Context:
     async def publish(self, topic: str, data: Any, *, mid: str) -> None:
         """Nothing to publish to."""
 
+    async def reload(self, check: Any = None) -> None:
+        """Nothing to read again."""
+
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         return []
 

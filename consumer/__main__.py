@@ -130,15 +130,16 @@ def run(
     ] = DEFAULT_DATA_DIR,
 ) -> None:
     """Feed a local bot until SIGINT or SIGTERM."""
-    settings = load(config)
-    if not settings.enabled:
-        raise ConfigError("external_message_consumer.enabled", "expected true, or there is nothing to run")
+    settings = _enabled(config)
     bot_class = _bot_class(bot)
     _quiet_logging()
+    # Of ours more is for those who ask, as over REST; stderr stays with the warnings.
+    logging.getLogger("consumer").setLevel(logging.INFO)
     from consumer import feed
 
     # feed installs its own signal handlers: a bot stops only between two messages.
-    raise SystemExit(asyncio.run(feed.run(settings, bot_class, data_dir=data_dir, say=_say)))
+    running = feed.run(settings, bot_class, data_dir=data_dir, say=_say, read=lambda: _enabled(config))
+    raise SystemExit(asyncio.run(running))
 
 
 app.command()(ctl)
@@ -301,8 +302,19 @@ def _fields_summary(message: Any) -> str:
 # --- running
 
 
+def _enabled(path: Path) -> ConsumerConfig:
+    """The configuration of a file that a bot can be run by."""
+    settings = load(path)
+    if not settings.enabled:
+        raise ConfigError("external_message_consumer.enabled", "expected true, or there is nothing to run")
+    return settings
+
+
 def _quiet_logging() -> None:
-    logging.basicConfig(level=logging.WARNING, format="tradewire-consumer: %(message)s", stream=sys.stderr)
+    """Warnings and worse on stderr, whatever the levels of loggers are."""
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="tradewire-consumer: %(message)s", handlers=[stderr])
 
 
 def _until_stopped(work: Callable[[], Awaitable[None]]) -> None:

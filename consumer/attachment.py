@@ -52,7 +52,7 @@ REMEMBERED = 1000
 REMEMBERED_BYTES = 16 * 1024 * 1024
 CLOSE_S = 5.0
 MAX_MESSAGE = 4 * 1024 * 1024
-_ATTACH_ID = 1
+_ATTACH_ID, _LEAVE_ID = 1, 2
 _OVERHEAD_BYTES = 300
 _WIRES: Mapping[str, Wire] = {"msgpack": Wire.MSGPACK, "json": Wire.JSON}
 
@@ -171,6 +171,7 @@ class Attachment:
         self._counts: Counter[str] = Counter()
         self._hub: HubConnection | None = None
         self._attached = asyncio.Event()
+        self._heard = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -188,7 +189,10 @@ class Attachment:
         await asyncio.wait([self._task])
 
     async def _leave(self) -> None:
-        """Detach, and answer what was asked before, within CLOSE_S."""
+        """Detach, and answer what was asked before, within CLOSE_S.
+
+        A hub need not read what comes right before a close frame, so the answers are known to be read before the connection ends.
+        """
         hub = self._hub
         if hub is None or not self._attached.is_set():
             return
@@ -197,6 +201,9 @@ class Attachment:
                 await hub.send(CODECS[hub.wire].encode({"type": "detach", "data": {"bot": self.bot}}))
                 while tasks := [call.task for call in self._calls.values() if call.task is not None]:
                     await asyncio.wait(tasks)
+                if self._counts["answered"]:
+                    await hub.send(CODECS[hub.wire].encode({"type": "ping", "id": _LEAVE_ID}))
+                    await self._heard.wait()
         except (TimeoutError, ConnectionFailed):
             pass
 
@@ -262,6 +269,8 @@ class Attachment:
         kind, data = message["type"], message.get("data")
         if kind == "hub.reply" and message.get("id") == _ATTACH_ID:
             self._attach_answered(hub, message)
+        elif kind == "hub.reply" and message.get("id") == _LEAVE_ID:
+            self._heard.set()
         elif kind == "hub.call":
             self._begin(hub, data)
         elif kind == "hub.cancel":

@@ -6,11 +6,15 @@ Deliveries come out of a `Consumer` one at a time and go through a lane (`lane`)
 position. When `handle` returned, or the bot called `delivery.commit` before, the effect counts as durable; the position is
 then the bot's own matter, if `start` returned one, or is kept in a file (`bookmarks`).
 
+A bot may ask for its configuration to be read again (`BotContext.reload`). What can be checked is checked at once, so that a mistake
+leaves everything as it is. Then the run ends as by a signal, and another one begins with the new configuration: another bot, other
+connections, the same data directory, which nobody else can have in between.
+
 Invariants
 ----------
 1. `handle` sees the deliveries of a producer in the order of the producer.
 2. A ledger message at or below the committed position is not handed over again.
-3. `stop` is called once after `start` was called, whatever happened.
+3. `stop` is called once after `start` was called, whatever happened; a bot is not started before the one before it has stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import inspect
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,8 @@ from consumer.config import ConsumerConfig, PublishConfig
 from consumer.data import ProducerData
 from consumer.errors import BotFailed, ConfigError, ConsumerError
 from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
-from consumer.publisher import Publisher
+from consumer.publisher import Publication, Publisher
+from hub.protocol.botapi import BotError
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import AskableBot, BotContext, Connected, Delivery, Disconnected, LocalBot, Lost
 from hub.protocol.messages import AnalyzedDf, FrameKey
@@ -52,14 +57,16 @@ async def run(
     *,
     data_dir: Path,
     say: Callable[[str], object] | None = None,
+    read: Callable[[], ConsumerConfig] | None = None,
 ) -> int:
     """Feed the bot that `bot_factory` makes until a signal (SIGINT, SIGTERM) or a failure; returns the exit code.
 
     0 after a signal; 1 after a failure, which is told in one line to `say` (default: standard error). What was not committed is
-    delivered again by the next run, as far as its class promises.
+    delivered again by the next run, as far as its class promises. `read` gives the configuration as it is in its file now, or
+    raises ConfigError; it is called in a thread, when the bot asks for it. Without it the bot cannot begin anew by itself.
     """
     try:
-        await Feed(config, bot_factory, data_dir=data_dir).run()
+        await Feed(config, bot_factory, data_dir=data_dir, read=read).run()
     except ConsumerError as error:
         (say or _to_stderr)(str(error))
         return 1
@@ -67,14 +74,20 @@ async def run(
 
 
 class Feed:
-    """One run of one local bot. `statistics()` may be called from any thread."""
+    """The runs of one local bot: one, and another each time that it is to begin anew. `statistics()` is for any thread."""
 
     def __init__(
-        self, config: ConsumerConfig, bot_factory: Callable[[], LocalBot], *, data_dir: Path
+        self,
+        config: ConsumerConfig,
+        bot_factory: Callable[[], LocalBot],
+        *,
+        data_dir: Path,
+        read: Callable[[], ConsumerConfig] | None = None,
     ) -> None:
         self._config = config
         self._factory = bot_factory
         self._data_dir = data_dir
+        self._read = read
         self._lane: Lane | None = None
         self._handed: dict[str, Position] = {}
 
@@ -85,16 +98,24 @@ class Feed:
             ConsumerError: what ended the run; BotFailed when the bot did.
         """
         with _exclusive(self._data_dir):
-            bookmarks = Bookmarks.load(self._data_dir / "positions.json")
-            publish = self._config.publish
-            async with _signals() as signalled, _publishing(publish) as publisher:
-                name = publish.bot if publish is not None else self._config.bot_name
-                context = _Context(self._config.raw, self._data_dir, name, publisher)
-                bot = _made(self._factory)
-                try:
-                    await self._feed(bot, context, bookmarks, signalled)
-                finally:
-                    await _stop(bot)
+            async with _signals() as signalled:
+                following: ConsumerConfig | None = self._config
+                while following is not None:
+                    self._config = following
+                    following = await self._run_once(signalled)
+
+    async def _run_once(self, signalled: asyncio.Event) -> ConsumerConfig | None:
+        """One run; returns the configuration to run by next, None after a signal."""
+        bookmarks = Bookmarks.load(self._data_dir / "positions.json")
+        context = _Context(self._config, self._data_dir, self._read)
+        async with _publishing(self._config.publish, context.restated) as publisher:
+            context.publisher = publisher
+            bot = _made(self._factory)
+            try:
+                await self._feed(bot, context, bookmarks, signalled)
+            finally:
+                await _stop(bot)
+        return None if signalled.is_set() else context.following
 
     def statistics(self) -> LaneStatistics:
         """What is on its way to the bot."""
@@ -103,7 +124,8 @@ class Feed:
     async def _feed(
         self, bot: LocalBot, context: _Context, bookmarks: Bookmarks, signalled: asyncio.Event
     ) -> None:
-        """Until the signal. Only starting and handing over are cancelled by it: what closes may take its time."""
+        """Until the signal, or until the bot is to begin anew. Only starting and handing over are cancelled: what closes may take
+        its time."""
         start: Position | None = None
 
         async def begin() -> None:
@@ -120,7 +142,8 @@ class Feed:
             context.data = consumer.data
             self._lane = lane = lane_to(bot, bookmarks)
             async with lane, _asked(bot, self._config.publish):
-                await _first(self._hand_over(consumer, lane, bookmarks), lane.failed(), signalled.wait())
+                handing = self._hand_over(consumer, lane, bookmarks)
+                await _first(handing, lane.failed(), signalled.wait(), context.reloading.wait())
 
     async def _hand_over(self, consumer: Consumer, lane: Lane, bookmarks: Bookmarks) -> None:
         down: set[str] = set()
@@ -142,22 +165,44 @@ class Feed:
 
 
 class _Context:
-    """The BotContext of a feed."""
+    """The BotContext of a run. `reloading` is set once the bot is to begin anew, by `following`."""
 
     def __init__(
-        self, config: Mapping[str, Any], data_dir: Path, name: str, publisher: Publisher | None
+        self, config: ConsumerConfig, data_dir: Path, read: Callable[[], ConsumerConfig] | None
     ) -> None:
-        self.config = config
+        self.config = config.raw
         self.data_dir = data_dir
-        self.name = name
+        self.name = _name(config)
         self.data: ProducerData | None = None
-        self._publisher = publisher
+        self.publisher: Publisher | None = None
+        self.reloading = asyncio.Event()
+        self.following: ConsumerConfig | None = None
+        self._read = read
+        self._whitelist: Any = None
 
     async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
-        if self._publisher is None:
+        if self.publisher is None:
             return None
-        ack = await self._publisher.publish(self.name, topic, data, mid=mid)
+        if topic == "whitelist":
+            self._whitelist = data
+        ack = await self.publisher.publish(self.name, topic, data, mid=mid)
         return ack.position
+
+    def restated(self) -> Iterator[Publication]:
+        """What a hub that restarted has forgotten of this bot."""
+        if self._whitelist is not None:
+            yield Publication(bot=self.name, topic="whitelist", data=self._whitelist)
+
+    async def reload(self, check: Callable[[Mapping[str, Any], str], object] | None = None) -> None:
+        if self._read is None:
+            raise BotError(
+                "this bot was not started from a configuration file, so there is none to read again"
+            )
+        try:
+            self.following = await asyncio.to_thread(_read_again, self._read, check)
+        except ConsumerError as error:
+            raise BotError(str(error)) from None
+        self.reloading.set()
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         return [] if self.data is None else self.data.get_producer_pairs(producer_name)
@@ -180,6 +225,25 @@ async def _first(*waits: Awaitable[object]) -> None:
     except BaseExceptionGroup as errors:
         told = errors.subgroup(ConsumerError)
         raise (errors if told is None else leaf(told)) from None
+
+
+def _read_again(
+    read: Callable[[], ConsumerConfig], check: Callable[[Mapping[str, Any], str], object] | None
+) -> ConsumerConfig:
+    """The configuration that is there now. Raises ConfigError when a run with it could not begin."""
+    config = read()
+    name, publish = _name(config), config.publish
+    if publish is not None:
+        _publisher(publish, None)
+    if check is not None:
+        check(config.raw, name)
+    return config
+
+
+def _name(config: ConsumerConfig) -> str:
+    """The bot's own name."""
+    publish = config.publish
+    return publish.bot if publish is not None else config.bot_name
 
 
 def _made(factory: Callable[[], LocalBot]) -> LocalBot:
@@ -244,16 +308,23 @@ def _to_stderr(line: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _publishing(publish: PublishConfig | None) -> AsyncIterator[Publisher | None]:
+async def _publishing(
+    publish: PublishConfig | None, restate: Callable[[], Iterable[Publication]]
+) -> AsyncIterator[Publisher | None]:
     if publish is None:
         yield None
         return
+    async with _publisher(publish, restate) as publisher:
+        yield publisher
+
+
+def _publisher(publish: PublishConfig, restate: Callable[[], Iterable[Publication]] | None) -> Publisher:
     try:
-        publisher = Publisher(publish.where, publish.token, name=publish.bot, ca_file=publish.ca_file)
+        return Publisher(
+            publish.where, publish.token, name=publish.bot, ca_file=publish.ca_file, restate=restate
+        )
     except ConfigError as error:
         raise ConfigError("publish.url", error.expected) from None
-    async with publisher:
-        yield publisher
 
 
 @contextlib.asynccontextmanager

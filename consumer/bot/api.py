@@ -427,8 +427,9 @@ class PaperAPI:
         return StatusText(status=_STARTED_PAUSED if before is BotState.STOPPED else _PAUSED)
 
     async def reload_config(self) -> StatusText:
-        """Refused: a consumer reads its configuration once, for all its producers."""
-        raise BotError("this bot reads its configuration when it starts: restart the consumer")
+        """Refused with the key at fault when the configuration cannot be used; else the bot begins anew once this is answered."""
+        await self._bot.reload()
+        return StatusText(status="Reloading config ...")
 
     # --- candles
 

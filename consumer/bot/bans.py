@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from consumer.bot.fills import iso
 from consumer.bot.journal import Journal
 from consumer.bot.models import BlacklistChange, Lock
 from consumer.bot.patterns import BadPattern, Pattern
@@ -20,6 +21,8 @@ __all__ = ["Bans", "storable"]
 
 MOST_LOCKS, MOST_ENTRIES, LONGEST_TEXT = 1000, 1000, 255
 _ANY = "*"
+_LAST_MS = 253_402_300_799_000
+"""The end of the year 9999, the last that can be written."""
 
 
 class Bans:
@@ -75,6 +78,9 @@ class Bans:
         lock = Lock(id=number, pair=pair, side=side, locked_ms=locked_ms, until_ms=until_ms, reason=reason)
         journal.session.add(lock)
         journal.locks[number] = lock
+        why = f": {reason}" if reason else ""
+        until = iso(min(until_ms, _LAST_MS))[:16].replace("T", " ")
+        journal.note(f"{pair} is locked by a person ({side}) until {until}{why}")
         return LockRecord(
             id=number, pair=pair, side=side, locked_ms=locked_ms, until_ms=until_ms, reason=reason
         )
@@ -85,6 +91,7 @@ class Bans:
             lock = self._journal.locks.pop(number, None)
             if lock is not None:
                 self._journal.drop(lock)
+                self._journal.note(f"lock {number} of {lock.pair} is taken off by a person")
 
     def locks_of(self, pair: str) -> list[int]:
         """The numbers of the locks of exactly this pair (or `*`)."""
@@ -128,6 +135,7 @@ class Bans:
 
     def _change(self, entry: str, *, added: bool, off: bool = False) -> None:
         """Put an entry on or `off`; a row of the journal tells where that differs from the settings."""
+        self._journal.note(f"{entry} is {'taken off' if off else 'put on'} the blacklist by a person")
         changes = self._journal.blacklist
         change = changes.pop(entry, None)
         if change is not None:

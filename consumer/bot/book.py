@@ -53,6 +53,7 @@ from consumer.bot.database import DatabaseFailed, one_line, open_database
 from consumer.bot.fills import quote_of
 from consumer.bot.journal import Journal, Source
 from consumer.bot.models import OutboxEntry, Signal, Trade
+from consumer.bot.narration import narrated
 from consumer.bot.orders import Orders
 from consumer.bot.queries import Queries, Reading
 from consumer.bot.records import BlacklistRecord, BotState, TradeRecord
@@ -252,9 +253,18 @@ class Book(Queries, Commands):
                 else:
                     self._failed = True
                     self._session.rollback()
+                self._journal.told.clear()
                 raise
+            self._narrate()
             if self.on_outgoing is not None and self._journal.next_message > before:
                 self.on_outgoing()
+
+    def _narrate(self) -> None:
+        """Say in the log what was committed."""
+        told, self._journal.told = self._journal.told, []
+        if told and log.isEnabledFor(logging.INFO):
+            for line in narrated(told):
+                log.info("%s", line)
 
     @contextmanager
     def _read(self) -> Iterator[Reading]:

@@ -79,6 +79,7 @@ class Commands:
             size = rules.fill(rules.amount_of(self._stake(stake), rate), rate, self._settings.fee)
             if size.cost <= 0:
                 raise BotError(f"Failed to enter position for {pair}.")
+            self._journal.note(f"{pair}: entry forced by a person")
             trade = self._orders.place_entry(
                 pair,
                 size,
@@ -159,6 +160,7 @@ class Commands:
             wallet.free += trade.paid - trade.received
             wallet.closed_profit -= trade.profit or 0
             journal.forget(trade)
+            journal.note(f"{trade.pair}, trade {trade_id}: deleted by a person")
             return int(order is not None)
 
     def reload_trade(self, trade_id: int) -> TradeRecord:
@@ -236,6 +238,8 @@ class Commands:
         """Run, pause or stop from the next candle on; returns the state before. What waits goes on waiting while stopped."""
         with self._transaction():
             before = self._journal.state
+            if before is not state:
+                self._journal.note(f"{state.value} by a person, {before.value} before")
             self._journal.wallet.state = state.value
             return before
 

@@ -20,7 +20,7 @@ from consumer.bot.models import SCHEMA_VERSION, Base, Wallet
 from consumer.bot.settings import PaperSettings
 from consumer.errors import ConfigError, ConsumerError
 
-__all__ = ["DatabaseFailed", "one_line", "open_database", "open_wallet"]
+__all__ = ["DatabaseFailed", "check_currency", "one_line", "open_database", "open_wallet"]
 
 BUSY_TIMEOUT_S = 10.0
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
@@ -95,12 +95,17 @@ def open_wallet(session: Session, settings: PaperSettings) -> Wallet:
         )
         session.add(wallet)
         session.commit()
-    if wallet.currency != settings.stake_currency:
+    check_currency(wallet.currency, settings)
+    return wallet
+
+
+def check_currency(currency: str, settings: PaperSettings) -> None:
+    """Raise ConfigError when a wallet of `currency` cannot be that of these settings: it never changes."""
+    if currency != settings.stake_currency:
         raise ConfigError(
             "stake_currency",
-            f"expected {wallet.currency!r}, the currency of the wallet in db_url, got {settings.stake_currency!r}",
+            f"expected {currency!r}, the currency of the wallet in db_url, got {settings.stake_currency!r}",
         )
-    return wallet
 
 
 def _options(url: URL) -> dict[str, Any]:

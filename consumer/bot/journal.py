@@ -2,7 +2,8 @@
 
 Everything that can still change is here once: wallet, open trades and their waiting orders, signals, clocks, last rates, locks and
 the changes of the blacklist. Closed trades are in the database only. A transaction changes these and ends with `commit`, which
-raises the wallet's revision: a second run on the same database is refused there.
+raises the wallet's revision: a second run on the same database is refused there. `told` is what the log may say of the transaction
+once it is committed: messages of orders, and notes in plain words.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class Journal:
         self.now_ms = max(map(_end_of, self.clocks.values()), default=None)
         self.next_message = (session.scalar(select(func.max(OutboxEntry.id))) or 0) + 1
         self.revision = self.wallet.revision
+        self.told: list[Told | str] = []
         session.commit()
 
     def _all(self, query: Any) -> Sequence[Any]:
@@ -121,6 +123,11 @@ class Journal:
             )
             self.session.add(entry)
             self.next_message += 1
+        self.told += told
+
+    def note(self, text: str) -> None:
+        """Something that a person did, for the log."""
+        self.told.append(text)
 
     def drop(self, row: Any) -> None:
         """Delete a row, whether it was stored yet or not."""

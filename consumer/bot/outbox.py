@@ -13,13 +13,13 @@ from consumer.bot.book import Book, Outgoing
 from consumer.errors import PublishError, Unauthorized
 from hub.protocol.localbot import BotContext
 
-__all__ = ["Outbox"]
+__all__ = ["OPERATORS", "Outbox"]
 
 log = logging.getLogger(__name__)
 
 _PAGE = 64
-# After these the same message will be refused until the operator changes something, and so will every other.
-_OPERATORS = frozenset({"forbidden", "token_expired"})
+OPERATORS = frozenset({"forbidden", "token_expired"})
+"""After these the same message will be refused until the operator changes something, and so will every other."""
 
 
 class Outbox:
@@ -85,7 +85,7 @@ class Outbox:
         try:
             await self._context.publish(message.topic, message.data, mid=message.mid)
         except PublishError as error:
-            if error.temporary or error.code in _OPERATORS:
+            if error.temporary or error.code in OPERATORS:
                 raise
             log.error("%s %s is refused for good: %s", message.topic, message.mid, error)
             await asyncio.to_thread(self._book.refused, message.id, str(error))

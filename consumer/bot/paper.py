@@ -12,8 +12,10 @@ from typing import Any
 
 from consumer.bot.api import PaperAPI
 from consumer.bot.book import Book, Source, Summary
+from consumer.bot.bulletin import Bulletin
 from consumer.bot.candles import read_candles
 from consumer.bot.clock import CandleClock, ClockStatistics, ReadyCandle
+from consumer.bot.database import check_currency
 from consumer.bot.logbook import LogBook, secrets_of
 from consumer.bot.outbox import Outbox
 from consumer.bot.settings import PaperSettings
@@ -28,6 +30,8 @@ __all__ = ["PaperBot"]
 
 log = logging.getLogger(__name__)
 
+# Of senders whose names are kept: they come from peers, and must not fill memory or the log.
+_MOST_NAMES = 100
 # Candles of one transaction while catching up: the commit, not the rules, is what takes time.
 _BATCH = 64
 _GRACE_S = 2.0
@@ -37,10 +41,10 @@ _PATIENCE_S = 60.0
 class PaperBot:
     """Trades the signals of one producing bot with a dry-run wallet, in candle time.
 
-    It follows the first producing bot, timeframe and candle type that arrive, or those of the settings (`settings`), and
+    It follows the first bot, timeframe and candle type whose frames arrive, or those of the settings (`settings`), and
     goes on with the same ones after a restart. It acts on a candle once all pairs of the whitelist are in or known to be
     missing (`clock`), by freqtrade's rules of a backtest (`rules`, `book`), and publishes entry, entry_fill, exit and
-    exit_fill with freqtrade's fields until they are acknowledged (`outbox`).
+    exit_fill with freqtrade's fields until they are acknowledged (`outbox`), and its whitelist and new_candle (`bulletin`).
 
     Guarantees: the same rows give the same trades, whatever the speed, batching, lag or number of restarts; a kill at any
     point neither loses nor repeats a fill. See `clock` for what is beyond that promise.
@@ -55,10 +59,12 @@ class PaperBot:
         self._settings: PaperSettings | None = None
         self._book: Book | None = None
         self._outbox: Outbox | None = None
+        self._bulletin: Bulletin | None = None
         self._followed: tuple[str, str] | None = None
         self._source: Source | None = None
         self._clock: CandleClock | None = None
         self._pairs: list[str] | None = None
+        self._whitelists: dict[tuple[str, str], list[str]] = {}
         self._ignored: set[str] = set()
         self._lock = Lock()
         self._waiting: tuple[int | None, float] = (None, 0.0)
@@ -78,10 +84,14 @@ class PaperBot:
             context.config, name=context.name, data_dir=context.data_dir
         )
         self._book = book = await asyncio.to_thread(Book, self._settings)
+        self._bulletin = Bulletin(context)
+        self._bulletin.start()
         self._resume(book)
         self._outbox = Outbox(book, context)
         self._outbox.start()
         book.on_outgoing = self._outbox.wake
+        state = await asyncio.to_thread(lambda: book.state)
+        log.info("%s starts, %s: %s", context.name, state.value, self._terms)
         return None
 
     def handle(self, delivery: Delivery) -> None:
@@ -97,10 +107,7 @@ class PaperBot:
     def _handle(self, delivery: Delivery) -> None:
         message = delivery.message
         if isinstance(message, Whitelist):
-            if self._follows(delivery):
-                self._pairs = list(message.data)
-                if self._clock is not None:
-                    self._clock.whitelist(self._pairs)
+            self._on_whitelist(delivery, list(message.data))
         elif isinstance(message, AnalyzedDf):
             if isinstance(message.df, Columns) and self._follows(delivery) and self._keyed(message.key):
                 self._on_rows(message.key.pair, message.df, snapshot=delivery.snapshot)
@@ -115,6 +122,8 @@ class PaperBot:
         """Publish what is left for a few seconds and close the database."""
         self._stopped = True
         logging.getLogger().removeHandler(self._log_book)
+        if self._bulletin is not None:
+            await self._bulletin.stop()
         if self._outbox is not None:
             await self._outbox.stop(_GRACE_S)
         if self._book is not None:
@@ -124,6 +133,23 @@ class PaperBot:
     def api(self) -> BotAPI:
         """What REST asks of this bot. It may be had before `start`, and answers between start and stop; of the loop's thread."""
         return PaperAPI(self)
+
+    async def reload(self) -> None:
+        """Begin anew with the configuration read again, soon after this returned (BotContext.reload).
+
+        Raises:
+            BotError: the configuration cannot be used, or there is no file; this run goes on.
+        """
+        if self._context is None or self._stopped:
+            raise BotGone("the bot is not running")
+        await self._context.reload(self._check)
+
+    def _check(self, config: Mapping[str, Any], name: str) -> None:
+        """Raise ConfigError when a start with this configuration would, as far as that can be known before."""
+        assert self._context is not None
+        settings = PaperSettings.from_config(config, name=name, data_dir=self._context.data_dir)
+        if settings.db_url == self._config.db_url:
+            check_currency(self._config.stake_currency, settings)
 
     @property
     def book(self) -> Book | None:
@@ -180,10 +206,12 @@ class PaperBot:
         return self._opened.summary()
 
     def statistics(self) -> dict[str, Any]:
-        """The clock's figures and whose frames are traded. From any thread."""
+        """The clock's and the bulletin's figures, and whose frames are traded. From any thread."""
         with self._lock:
             clock = self._clock.statistics() if self._clock is not None else ClockStatistics()
-            return {"source": self._source, "clock": clock, "ignored": sorted(self._ignored)}
+            bulletin = self._bulletin.statistics() if self._bulletin is not None else {}
+            ignored = sorted(self._ignored)
+            return {"source": self._source, "clock": clock, "ignored": ignored, "bulletin": bulletin}
 
     def set_custom_data(self, trade_id: int, key: str, value: Any) -> None:
         """Keep plain JSON of up to 16 KiB with a trade, for a subclass and for those who ask over REST. From any thread.
@@ -232,11 +260,35 @@ class PaperBot:
             and settings.bot in (None, sender[1])
         ):
             self._followed = sender
+            self._list(self._whitelists.get(sender))
+            self._whitelists.clear()
         if self._followed != sender:
             self._ignore(
                 f"bot {delivery.bot!r} of producer {delivery.producer!r}", "paper.producer and paper.bot"
             )
         return self._followed == sender
+
+    def _on_whitelist(self, delivery: Delivery, pairs: list[str]) -> None:
+        """Take over the pairs of the bot that is followed; until there is one, keep those of each that it may be.
+
+        A whitelist alone does not make a bot the one to follow, unless the settings name it: bots that send no frames publish
+        theirs as well, this one among them.
+        """
+        sender = (delivery.producer, delivery.bot)
+        if self._followed is None and self._config.bot != delivery.bot:
+            if sender in self._whitelists or len(self._whitelists) < _MOST_NAMES:
+                self._whitelists[sender] = pairs
+        elif self._follows(delivery):
+            self._list(pairs)
+
+    def _list(self, pairs: list[str] | None) -> None:
+        self._pairs = pairs
+        if pairs is None:
+            return
+        if self._clock is not None:
+            self._clock.whitelist(pairs)
+        assert self._bulletin is not None
+        self._bulletin.whitelist(pairs)
 
     def _keyed(self, key: FrameKey) -> bool:
         """Whether a frame is of the timeframe and candle type that are traded; the first that fits decides."""
@@ -270,8 +322,7 @@ class PaperBot:
         return self._source is not None and self._source.timeframe == timeframe
 
     def _ignore(self, what: str, keys: str) -> None:
-        # Names come from peers: bounded, so that they cannot fill memory or the log.
-        if what not in self._ignored and len(self._ignored) < 100:
+        if what not in self._ignored and len(self._ignored) < _MOST_NAMES:
             self._ignored.add(what)
             log.info("%s is not traded: this bot follows another; %s choose", what, keys)
 
@@ -286,6 +337,9 @@ class PaperBot:
         assert self._book is not None
         while ready := _take(clock):
             self._book.act(ready, source=source, listed=clock.pairs or ())
+            pairs = dict.fromkeys(pair for candle in ready for pair, _ in candle.rows)
+            assert self._bulletin is not None
+            self._bulletin.acted(FrameKey(pair, source.timeframe, source.candle_type) for pair in pairs)
         self._tell_waiting(clock)
 
     def _tell_waiting(self, clock: CandleClock) -> None:
@@ -297,6 +351,14 @@ class PaperBot:
             self._waiting = (oldest_ms, math.inf)
             silent = ", ".join(clock.statistics().waiting_for) or "the whitelist"
             log.warning("waiting for %s: other pairs are %d candles ahead", silent, clock.ahead)
+
+    @property
+    def _terms(self) -> str:
+        """What the bot runs by, in a few words."""
+        settings = self._config
+        slots = "any number of" if settings.max_open_trades is None else f"at most {settings.max_open_trades}"
+        stake = "an equal share" if settings.stake_amount is None else f"{settings.stake_amount:f}"
+        return f"{slots} trades of {stake} {settings.stake_currency}, stoploss {settings.stoploss:f}"
 
     @property
     def _config(self) -> PaperSettings:

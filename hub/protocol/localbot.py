@@ -106,6 +106,17 @@ class BotContext(Protocol):
         Waits through reconnects. Without a hub to publish to, returns None at once.
         """
 
+    async def reload(self, check: Callable[[Mapping[str, Any], str], object] | None = None) -> None:
+        """Read the configuration file again and begin anew with it; of the event loop.
+
+        The file is read at once; `check` gets the whole configuration and the bot's name in it, in a thread, and raises what a
+        start would when the bot cannot run with it. Then this run ends between two deliveries, as by a signal: `stop` is called,
+        and a new bot is made and started in the same process. What the hub asked before, over REST, is answered before.
+
+        Raises:
+            BotError: there is no file, or it cannot be used (the text names the key); this run goes on as if nothing was asked.
+        """
+
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         """The producer's whitelist."""
 

@@ -109,7 +109,7 @@ async def test_it_attaches_and_answers() -> None:
         BotRequest(method="GET", path="/status", query="limit=5", body={"a": 1}, principal="user:u")
     ]
     assert results(fake) == {17: {"call": 17, "status": 200, "body": {"ok": True}}}
-    assert fake.sent[-1] == {"type": "detach", "data": {"bot": "alpha"}}
+    assert fake.sent[-2:] == [{"type": "detach", "data": {"bot": "alpha"}}, {"type": "ping", "id": 2}]
     assert link.statistics()["in_hand"] == 0
 
 
@@ -277,6 +277,17 @@ async def test_leaving_answers_what_is_in_hand_but_not_for_ever() -> None:
     assert loop.time() - start == pytest.approx(10)
     assert bot.broken_off == ["/m"]
     assert link.statistics()["in_hand"] == 0
+
+
+@virtual
+async def test_it_leaves_once_the_hub_has_read_the_answers() -> None:
+    bot, loop = Bot(), asyncio.get_running_loop()
+    async with attached(bot) as (_, fake):
+        fake.feed(call(1))
+        await until(lambda: results(fake))
+        loop.call_later(3, fake.feed, {"type": "hub.reply", "id": 2, "ok": True, "data": {}})
+        start = loop.time()
+    assert loop.time() - start == pytest.approx(3)
 
 
 @virtual

@@ -75,8 +75,9 @@ class FakePublisher:
 
     made: list[FakePublisher]
 
-    def __init__(self, url: str, token: str, *, name: str, ca_file: str | None) -> None:
+    def __init__(self, url: str, token: str, *, name: str, ca_file: str | None, restate: Any) -> None:
         self.url, self.name, self.published = url, name, list[tuple[Any, ...]]()
+        self.restate = restate
         type(self).made.append(self)
 
     async def __aenter__(self) -> FakePublisher:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from consumer.bot.candles import Candle
+from consumer.errors import ConsumerError
 from hub.frames.columns import Columns
+from hub.protocol.botapi import BotError
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import CandleComplete, Delivery
 from hub.protocol.messages import AnalyzedDf, FrameKey, Whitelist
@@ -67,21 +69,38 @@ def complete(date_ms: int, pairs: tuple[str, ...], missing: tuple[str, ...]) -> 
 
 
 class Context:
-    """A BotContext that keeps what is published in `published`, or refuses it with `failure`."""
+    """A BotContext that keeps what is published, or refuses it with `failure`.
+
+    `published` has the messages of orders, `bulletins` the others. `file` is what `reload` finds; `reloads` what it took.
+    """
 
     def __init__(self, config: Mapping[str, Any], *, name: str = "paper", data_dir: Path = Path()) -> None:
         self.config = config
         self.data_dir = data_dir
         self.name = name
         self.published: list[tuple[str, dict[str, Any], str]] = []
+        self.bulletins: list[tuple[str, list[str]]] = []
         self.failure: Exception | None = None
+        self.file: Mapping[str, Any] = config
+        self.reloads: list[Mapping[str, Any]] = []
         self.frames: dict[tuple[str, FrameKey], AnalyzedDf] = {}
 
     async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
         if self.failure is not None:
             raise self.failure
+        if topic in ("whitelist", "new_candle"):
+            self.bulletins.append((topic, data))
+            return None
         self.published.append((topic, data, mid))
         return Position("e1", len(self.published))
+
+    async def reload(self, check: Callable[[Mapping[str, Any], str], object] | None = None) -> None:
+        try:
+            if check is not None:
+                check(self.file, self.name)
+        except ConsumerError as error:
+            raise BotError(str(error)) from None
+        self.reloads.append(self.file)
 
     def get_producer_pairs(self, producer_name: str = "default") -> list[str]:
         return []

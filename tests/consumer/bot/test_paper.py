@@ -227,7 +227,9 @@ async def test_only_one_bot_and_timeframe_are_traded(tmp_path: Path) -> None:
     hourly = [rows(pair, r, timeframe="1h") for pair, r in made.items()]
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert await feed(alone, mine)
-    await feed(together, [mine[0], *other, mine[1], *hourly, *mine[2:]])
+    # It is the first frame that makes a bot the one to follow: bots that only trade publish whitelists, too.
+    own = whitelist("XRP/USD", bot="paper")
+    await feed(together, [own, other[0], mine[0], mine[1], *other[1:], *hourly, *mine[2:]])
     assert table(alone, "trades") == table(together, "trades")
 
 
@@ -256,13 +258,15 @@ async def test_what_is_no_candle_is_not_looked_at(tmp_path: Path) -> None:
 async def test_people_order_and_a_subclass_keeps_data(tmp_path: Path) -> None:
     context = Context({**CONFIG, "force_entry_enable": True}, data_dir=tmp_path)
     bot = PaperBot()
+    assert bot.book is None
     with pytest.raises(RuntimeError):
-        _ = bot.book
+        bot.get_custom_data(1, "k")
     await bot.start(context)
     flat = Candle(100.0, 100.0, 100.0, 100.0)
     for item in (whitelist("BTC/USD"), rows("BTC/USD", {at(0): flat})):
         bot.handle(item)
     assert bot.pairs == ("BTC/USD",)
+    assert bot.book is not None
     trade = bot.book.force_enter("BTC/USD")
     bot.set_custom_data(trade.id, "k", [1])
     assert (bot.get_custom_data(trade.id, "k"), bot.get_custom_data(trade.id, "x", 7)) == ([1], 7)
