@@ -86,7 +86,7 @@ class Maker:
 async def serving(app: Starlette, port: int = 0) -> AsyncIterator[int]:
     sock = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, lifespan="off", http="h11")
+        uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="off", http="h11")
     )
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started and not task.done():  # noqa: ASYNC110
