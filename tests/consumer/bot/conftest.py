@@ -31,3 +31,9 @@ def desks(tmp_path: Path) -> Iterator[Any]:
     yield make
     for desk in made:
         desk.book.close()
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits until all is published, however busy the machine is; it returns as soon as it is."""
+    monkeypatch.setattr("consumer.bot.paper._GRACE_S", 120.0)
