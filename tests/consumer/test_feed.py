@@ -87,7 +87,8 @@ class FakePublisher:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def publish(self, bot: str, topic: str, data: Any, *, mid: str) -> Ack:
+    async def publish(self, bot: str, topic: str, data: Any, *, mid: str, expendable: bool) -> Ack:
+        assert expendable == (topic == "new_candle")
         self.published.append((bot, topic, data, mid))
         return Ack(position=Position("e1", 7))
 
