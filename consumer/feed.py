@@ -185,7 +185,9 @@ class _Context:
             return None
         if topic == "whitelist":
             self._whitelist = data
-        ack = await self.publisher.publish(self.name, topic, data, mid=mid)
+        # That a candle is there is of the moment: a hub without room for it must not hold up a fill.
+        expendable = topic == "new_candle"
+        ack = await self.publisher.publish(self.name, topic, data, mid=mid, expendable=expendable)
         return ack.position
 
     def restated(self) -> Iterator[Publication]:

@@ -9,7 +9,7 @@ not; silence means unknown. So it is all sent again, in order and with the same 
 ledger messages; rows and whitelists are absolute, so twice is as once; an event may come twice.
 
 A temporary refusal stops sending for as long as the hub asks, then the refused go first. A permanent one ends the message with
-PublishError and nothing else.
+PublishError and nothing else, and so does a temporary one of a message that is expendable.
 
 Invariants
 ==========
@@ -75,7 +75,8 @@ class Publication:
     `data` is freqtrade's: the flat fields, or the list of pairs of a whitelist, or the key of a new_candle. A dataframe
     (analyzed_df) has `key` and `frame` instead: its rows join the key's window by date, or are the window with `replace`; `la_ms`
     is when it was analyzed (ms since 1970 UTC). `mid` must be unique for this publisher for ever, 1..64 bytes; made up when not
-    given. `ts` is when it happened, in ms; now when not given.
+    given. `ts` is when it happened, in ms; now when not given. `expendable`: of the moment only, so that it is given up rather than
+    holding up what follows when the hub refuses it for now.
     """
 
     bot: str
@@ -87,6 +88,7 @@ class Publication:
     la_ms: int | None = None
     mid: str | None = None
     ts: int | None = None
+    expendable: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -210,6 +212,7 @@ class Publisher:
         la_ms: int | None = None,
         mid: str | None = None,
         ts: int | None = None,
+        expendable: bool = False,
     ) -> Ack:
         """Publish one message (fields as of `Publication`) and wait for its acknowledgement, through reconnects.
 
@@ -228,6 +231,7 @@ class Publisher:
             la_ms=la_ms,
             mid=mid,
             ts=ts,
+            expendable=expendable,
         )
         return await (await self.submit(publication))
 
@@ -475,7 +479,8 @@ class Publisher:
         if frame is not None:
             # Refused with the schema, or for a schema that the hub forgot.
             session.schemas.discard(frame.schema.id)
-        if error.get("temporary") is True:
+        temporary = error.get("temporary") is True
+        if temporary and not item.publication.expendable:
             after = error.get("retry_after_ms")
             wait_s = after / 1000 if type(after) is int and after >= 0 else 1.0
             self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + wait_s)
@@ -486,7 +491,7 @@ class Publisher:
             self._once_more(item)
         else:
             code, text = str(error.get("code")), str(error.get("message"))
-            self._settle(item, PublishError(code, text))
+            self._settle(item, PublishError(code, text, temporary=temporary))
 
     def _once_more(self, item: _Item) -> None:
         item.sent = False

@@ -2,7 +2,8 @@
 
 Both are of the moment, so only the newest counts: what came up while nothing could be sent is told once, and a round of messages
 goes out every EVERY_S at most, however many candles a bot acts on meanwhile. One message is unanswered at a time, so a fill waits
-for one of these at most. That a hub which restarted knows the whitelist again is the matter of the feed.
+for one of these at most; a hub that has no room for them is left alone for LATER_S. That a hub which restarted knows the whitelist
+again is the matter of the feed.
 
 Bounds: one whitelist and MOST_CANDLES keys wait; beyond that the keys that came first go.
 """
@@ -25,7 +26,7 @@ __all__ = ["EVERY_S", "MOST_CANDLES", "Bulletin"]
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 0.5
+EVERY_S, LATER_S = 0.5, 30.0
 MOST_CANDLES = 10_000
 
 
@@ -36,11 +37,9 @@ class Bulletin:
         self,
         context: BotContext,
         *,
-        every_s: float = EVERY_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._context = context
-        self._every_s = every_s
         self._sleep = sleep
         self._lock = Lock()
         self._pairs: list[str] | None = None
@@ -116,16 +115,21 @@ class Bulletin:
         try:
             while True:
                 await self._woken.wait()
-                for topic, data in self._take():
-                    await self._publish(topic, data)
-                await self._sleep(self._every_s)
+                await self._sleep(EVERY_S if await self._round() else LATER_S)
         except (PublishError, Unauthorized) as error:
             log.warning("whitelist and new_candle are not published until the next start: %s", error)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             log.warning("whitelist and new_candle are not published until the next start: %s", text)
 
-    async def _publish(self, topic: str, data: Any) -> None:
+    async def _round(self) -> bool:
+        """Publish what waits; whether the hub has room for more."""
+        for topic, data in self._take():
+            if not await self._publish(topic, data):
+                return False
+        return True
+
+    async def _publish(self, topic: str, data: Any) -> bool:
         mid = f"{self._instance}-{self._published + self._refused}"
         try:
             await self._context.publish(topic, data, mid=mid)
@@ -134,5 +138,6 @@ class Bulletin:
                 raise
             # The publisher has told it; the next candle may be another matter.
             self._refused += 1
-        else:
-            self._published += 1
+            return not error.temporary
+        self._published += 1
+        return True

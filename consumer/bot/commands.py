@@ -34,6 +34,7 @@ MOST_DATA, LONGEST_VALUE, LONGEST_TEXT = 100, 16 * 1024, 255
 # What MOST_MONEY buys at LEAST_RATE.
 _MOST_AMOUNT = Decimal("1e35")
 _NOT_RUNNING = "trader is not running"
+_CHANGED = {BotState.RUNNING: "started", BotState.PAUSED: "paused", BotState.STOPPED: "stopped"}
 
 
 class Commands:
@@ -239,7 +240,7 @@ class Commands:
         with self._transaction():
             before = self._journal.state
             if before is not state:
-                self._journal.note(f"{state.value} by a person, {before.value} before")
+                self._journal.note(f"{_CHANGED[state]} by a person")
             self._journal.wallet.state = state.value
             return before
 

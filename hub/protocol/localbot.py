@@ -103,7 +103,8 @@ class BotContext(Protocol):
     async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
         """Publish under the bot's name; returns once the hub acknowledged (the position, for ledger topics).
 
-        Waits through reconnects. Without a hub to publish to, returns None at once.
+        Waits through reconnects and while the hub has no room; a new_candle is refused then (PublishError, temporary). Without a
+        hub to publish to, returns None at once. A whitelist is published again to a hub that restarted.
         """
 
     async def reload(self, check: Callable[[Mapping[str, Any], str], object] | None = None) -> None:

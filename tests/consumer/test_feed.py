@@ -21,8 +21,9 @@ from consumer import feed, lane
 from consumer.config import ConsumerConfig, ProducerConfig
 from consumer.errors import BotFailed, ConfigError, Unauthorized
 from consumer.feed import Feed
-from consumer.publisher import Ack
+from consumer.publisher import Ack, Publication
 from hub.frames.columns import Columns
+from hub.protocol.botapi import BotError
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import BotContext, Connected, Delivery, Disconnected, Lost
 from hub.protocol.messages import AnalyzedDf, FrameKey
@@ -86,7 +87,8 @@ class FakePublisher:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def publish(self, bot: str, topic: str, data: Any, *, mid: str) -> Ack:
+    async def publish(self, bot: str, topic: str, data: Any, *, mid: str, expendable: bool) -> Ack:
+        assert expendable == (topic == "new_candle")
         self.published.append((bot, topic, data, mid))
         return Ack(position=Position("e1", 7))
 
@@ -493,6 +495,145 @@ async def test_without_a_hub_to_publish_to_publish_returns_none(tmp_path: Path) 
 
     await feed_with(bot, tmp_path, publish, settings=config(bot_name="mine"))
     assert FakePublisher.made == []
+
+
+async def test_a_hub_that_restarted_hears_the_newest_whitelist_again(tmp_path: Path) -> None:
+    bot = Bot()
+    settings = config(publish={"url": "ws://h", "token": "t"}, bot_name="paper")
+
+    async def publish() -> None:
+        assert bot.context is not None
+        (publisher,) = FakePublisher.made
+        assert list(publisher.restate()) == []
+        for pairs in (["A/B"], ["C/D"]):
+            await bot.context.publish("whitelist", pairs, mid="m")
+        await bot.context.publish("new_candle", ["C/D", "5m", "spot"], mid="m")
+        assert list(publisher.restate()) == [Publication(bot="paper", topic="whitelist", data=["C/D"])]
+
+    await feed_with(bot, tmp_path, publish, settings=settings)
+
+
+class Reloading:
+    """Bots made one after the other, and the file that they are started by: a configuration, or a mistake in it."""
+
+    def __init__(self, kind: type[Bot]) -> None:
+        self.kind = kind
+        self.bots: list[Bot] = []
+        self.file: ConsumerConfig | ConfigError = config()
+        self.stopped_before: list[bool] = []
+
+    def made(self) -> Bot:
+        self.stopped_before.append(all(bot.stops == 1 for bot in self.bots))
+        self.bots.append(self.kind())
+        return self.bots[-1]
+
+    def read(self) -> ConsumerConfig:
+        if isinstance(self.file, ConfigError):
+            raise self.file
+        return self.file
+
+    async def reload(self, check: Any = None) -> None:
+        context = self.bots[-1].context
+        assert context is not None
+        await context.reload(check)
+
+
+@pytest.mark.parametrize("kind", [Bot, AsyncBot])
+async def test_a_bot_begins_anew_with_the_file_of_now(kind: type[Bot], tmp_path: Path) -> None:
+    bots = Reloading(kind)
+    section = {"url": "ws://other", "token": "t"}
+    checked: list[Any] = []
+
+    async def reload() -> None:
+        await handled(bots.bots[0], 2)
+        bots.file = config(publish=section, bot_name="new")
+        await bots.reload(lambda raw, name: checked.append((raw["publish"], name)))
+        assert bots.bots[0].stops == 0
+        await asyncio.Event().wait()
+
+    async def again() -> None:
+        await handled(bots.bots[1], 1)
+        assert bots.bots[1].context is not None
+        await bots.bots[1].context.publish("entry", {}, mid="m")
+        inner: list[str] = []
+        assert await feed.run(config(), Bot, data_dir=tmp_path, say=inner.append) == 1
+        assert "in use by another run" in inner[0]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    FakeConsumer.script = [fill(1), fill(2), reload, fill(2), fill(3), again]
+    assert await feed.run(config(), bots.made, data_dir=tmp_path, read=bots.read) == 0
+    assert checked == [(section, "new")]
+    assert bots.stopped_before == [True, True]
+    assert [[d.position for d in bot.seen] for bot in bots.bots] == [
+        [Position("e1", 1), Position("e1", 2)],
+        [Position("e1", 3)],
+    ]
+    assert [bot.stops for bot in bots.bots] == [1, 1]
+    assert FakePublisher.made[-1].published == [("new", "entry", {}, "m")]
+
+
+async def test_a_file_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    bots = Reloading(Bot)
+
+    def refuse(raw: Mapping[str, Any], name: str) -> None:
+        raise ConfigError("max_open_trades", "expected a whole number")
+
+    async def reload() -> None:
+        with pytest.raises(BotError, match=r"^max_open_trades: expected a whole number$"):
+            await bots.reload(refuse)
+        for file, text in (
+            (ConfigError("", "c.json: line 3 is not JSON"), "line 3 is not JSON"),
+            (config(publish={"url": "ws://h"}), r"publish\.token: missing"),
+            (config(bot_name=""), "bot_name: expected"),
+        ):
+            bots.file = file
+            with pytest.raises(BotError, match=text):
+                await bots.reload()
+
+    FakeConsumer.script = [reload, event()]
+    made = Feed(config(), bots.made, data_dir=tmp_path, read=bots.read)
+    await made.run()
+    assert len(bots.bots) == 1
+
+
+async def test_without_a_file_there_is_nothing_to_read_again(tmp_path: Path) -> None:
+    bot = Bot()
+
+    async def reload() -> None:
+        assert bot.context is not None
+        with pytest.raises(BotError, match="not started from a configuration file"):
+            await bot.context.reload()
+
+    await feed_with(bot, tmp_path, reload)
+
+
+async def test_a_signal_goes_before_the_wish_to_begin_anew(tmp_path: Path) -> None:
+    bots = Reloading(Bot)
+
+    async def both() -> None:
+        await bots.reload()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    FakeConsumer.script = [both]
+    assert await feed.run(config(), bots.made, data_dir=tmp_path, read=bots.read) == 0
+    assert len(bots.bots) == 1
+
+
+async def test_a_new_start_that_fails_ends_the_process_with_its_line(tmp_path: Path) -> None:
+    class Once(Bot):
+        async def start(self, context: BotContext) -> Position | None:
+            if len(bots.bots) > 1:
+                raise ConfigError("db_url", "cannot be opened")
+            return await super().start(context)
+
+    bots = Reloading(Once)
+    said: list[str] = []
+    FakeConsumer.script = [bots.reload, asyncio.Event().wait]
+    assert await feed.run(config(), bots.made, data_dir=tmp_path, say=said.append, read=bots.read) == 1
+    assert said == ["db_url: cannot be opened"]
+    assert [bot.stops for bot in bots.bots] == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -162,3 +162,39 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, arguments: list[str], text: s
     assert text in err
     assert err.count("\n") == 1
     assert "s3cret" not in err
+
+
+LOGGING_BOT = """
+import logging
+
+class Bot:
+    async def start(self, context):
+        kept = logging.Handler()
+        kept.emit = lambda record: print(record.name, record.levelname)
+        logging.getLogger().addHandler(kept)
+        for name in ("consumer.bot.book", "somebody.else"):
+            for tell in (logging.getLogger(name).info, logging.getLogger(name).warning):
+                tell("text")
+        raise RuntimeError("enough")
+
+    def handle(self, delivery): ...
+
+    async def stop(self): ...
+"""
+
+
+def test_a_log_book_gets_more_of_ours_than_stderr(tmp_path: Path) -> None:
+    producer = {"name": "p", "host": "127.0.0.1", "ws_token": "t"}
+    section = {"enabled": True, "producers": [producer]}
+    (tmp_path / "c.json").write_text(json.dumps({"external_message_consumer": section}))
+    (tmp_path / "mybot.py").write_text(LOGGING_BOT)
+    status, out, err = run("run", "--config", "c.json", "--bot", "mybot:Bot", cwd=tmp_path)
+    assert status == 1
+    assert out.splitlines() == [
+        "consumer.bot.book INFO", "consumer.bot.book WARNING", "somebody.else WARNING",
+    ]  # fmt: skip
+    assert err.splitlines() == [
+        "tradewire-consumer: text",
+        "tradewire-consumer: text",
+        "tradewire-consumer: Bot.start: RuntimeError: enough (mybot.py:12)",
+    ]

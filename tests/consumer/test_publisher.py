@@ -184,6 +184,20 @@ async def test_a_temporary_refusal_is_retried_after_what_the_hub_asks() -> None:
 
 
 @virtual
+async def test_what_is_expendable_is_given_up_and_holds_nothing_up() -> None:
+    hub = Hub()
+    hub.refusals = [{"code": "overloaded", "message": "m", "temporary": True, "retry_after_ms": 9000}]
+    async with publisher(FakeDial(hub.connection())) as p:
+        start = asyncio.get_running_loop().time()
+        with pytest.raises(PublishError) as caught:
+            await p.publish("a", "new_candle", ["A/B", "5m", "spot"], mid="x", expendable=True)
+        assert (caught.value.code, caught.value.temporary) == ("overloaded", True)
+        await p.publish("a", "entry_fill", FILL, mid="y")
+        assert asyncio.get_running_loop().time() == start
+    assert hub.mids() == ["x", "y"]
+
+
+@virtual
 async def test_the_refused_go_first_afterwards() -> None:
     hub = Hub()
     hub.refusals = [None, {"code": "overloaded", "message": "m", "temporary": True}]

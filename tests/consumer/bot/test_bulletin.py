@@ -42,10 +42,12 @@ class Pause:
     """A sleep that ends when it is told to."""
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self.asleep = asyncio.Event()
         self.over = asyncio.Event()
 
     async def __call__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.asleep.set()
         await self.over.wait()
         self.over.clear()
@@ -138,6 +140,13 @@ async def test_one_refusal_costs_one_message_a_missing_right_all(caplog: pytest.
         await pause.asleep.wait()
         assert context.bulletins == [candle("A/B")]
         assert made.statistics()["refused"] == 1
+        assert pause.seconds == 0.5
+        context.failure = PublishError("overloaded", "no room", temporary=True)
+        made.acted([key("A/B"), key("C/D")])
+        await pause.round()
+        await pause.asleep.wait()
+        assert made.statistics()["refused"] == 2
+        assert pause.seconds == 30
         assert not caplog.records
         context.failure = PublishError("forbidden", "may not publish as paper")
         made.acted([key("A/B")])

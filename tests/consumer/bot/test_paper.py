@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import sqlite3
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from consumer.bot import PaperBot
 from consumer.bot.candles import Candle
 from consumer.errors import ConfigError
+from hub.protocol.botapi import BotError, BotGone, LockOrder
 from hub.protocol.localbot import Connected, Delivery, LocalBot, Lost
 from hub.protocol.messages import EntryFill
 from tests.consumer.bot.replay import PAIRS, Context, at, complete, delivery, rows, whitelist
@@ -272,6 +275,107 @@ async def test_people_order_and_a_subclass_keeps_data(tmp_path: Path) -> None:
     assert (bot.get_custom_data(trade.id, "k"), bot.get_custom_data(trade.id, "x", 7)) == ([1], 7)
     await bot.stop()
     assert [topic for topic, _, _ in context.published] == ["entry"]
+
+
+async def bulletins(context: Context, count: int) -> list[tuple[str, list[str]]]:
+    """So many messages beside those of orders, once they were published."""
+    async with asyncio.timeout(5):
+        while len(context.bulletins) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return context.bulletins
+
+
+@pytest.mark.anyio
+async def test_the_whitelist_and_the_candles_are_published(tmp_path: Path) -> None:
+    made, context = random_rows(6), Context(CONFIG, data_dir=tmp_path)
+    bot = PaperBot()
+    await bot.start(context)
+    for item in (whitelist("XRP/USD", bot="paper"), *candle_by_candle(made)):
+        await asyncio.to_thread(bot.handle, item)
+    first = await bulletins(context, 4)
+    assert first[0] == ("whitelist", list(PAIRS))
+    assert sorted(first[1:4]) == [("new_candle", [pair, "30m", "spot"]) for pair in PAIRS]
+    figures = bot.statistics()["bulletin"]
+    assert figures["published"] + figures["waiting"] < 8 < bot.book.revision  # type: ignore[union-attr]
+    await bot.stop()
+
+
+@pytest.mark.anyio
+async def test_the_configuration_is_checked_before_the_bot_begins_anew(tmp_path: Path) -> None:
+    context, bot = Context(CONFIG, data_dir=tmp_path), PaperBot()
+    with pytest.raises(BotGone):
+        await bot.api().reload_config()
+    await bot.start(context)
+    for changes, text in (
+        ({"stoploss": 0}, "stoploss: expected a number under 0, got 0"),
+        (
+            {"stake_currency": "EUR"},
+            "stake_currency: expected 'USD', the currency of the wallet in db_url, got 'EUR'",
+        ),
+    ):
+        context.file = CONFIG | changes
+        with pytest.raises(BotError) as caught:
+            await bot.api().reload_config()
+        assert str(caught.value) == text
+    assert context.reloads == []
+    context.file = CONFIG | {"stake_currency": "EUR", "db_url": f"sqlite:///{tmp_path}/other.sqlite"}
+    assert (await bot.api().reload_config()).status == "Reloading config ..."
+    assert context.reloads == [context.file]
+    await bot.stop()
+    with pytest.raises(BotGone):
+        await bot.api().reload_config()
+
+
+@pytest.mark.anyio
+async def test_the_log_tells_what_happens_in_plain_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = {"force_entry_enable": True, "max_open_trades": 3, "stake_amount": 100}
+    context, bot = Context(CONFIG | more, data_dir=tmp_path), PaperBot()
+    up = Candle(100.0, 100.0, 100.0, 100.0, enter_long=True, enter_tag="up\x1b")
+    flat, high = Candle(100.0, 100.0, 100.0, 100.0), Candle(100.0, 120.0, 100.0, 120.0)
+    with caplog.at_level(logging.INFO, "consumer.bot"):
+        await bot.start(context)
+        for item in (whitelist("BTC/USD"), rows("BTC/USD", {at(0): up, at(1): flat, at(2): high})):
+            bot.handle(item)
+        api = bot.api()
+        await api.force_enter(pair="BTC/USD", price=90.0)
+        await api.cancel_open_order(tradeid=2)
+        with pytest.raises(BotError):
+            await api.cancel_open_order(tradeid=2)
+        await api.force_enter(pair="BTC/USD", entry_tag="mine")
+        bot.handle(rows("BTC/USD", {at(3): flat}))
+        await api.force_exit(tradeid=3)
+        bot.handle(rows("BTC/USD", {at(4): flat}))
+        for _ in range(2):
+            await api.pause()
+        await api.start()
+        lock = LockOrder(pair="BTC/USD", until=datetime(9999, 12, 31, tzinfo=UTC), reason="news")
+        await api.add_locks(locks=[lock])
+        await api.delete_lock(lockid=1)
+        await api.delete_trade(tradeid=1)
+        await api.add_to_blacklist(blacklist=["DOGE/.*"])
+        told = [row[4] for row in (await api.logs()).logs if row[2].startswith("consumer.bot")]
+        await bot.stop()
+    assert told == [
+        "paper starts, running: at most 3 trades of 100 USD, stoploss -0.04",
+        "BTC/USD, trade 1: entered at 2018-12-01 00:30, 1 at 100 (up\ufffd)",
+        "BTC/USD, trade 1: left at 2018-12-01 01:00, 1 at 104.20821, profit 4.004 USD (4.00%) (roi)",
+        "BTC/USD: entry forced by a person",
+        "BTC/USD, trade 2: entry order placed, market, 1.1111111 at 90 (force_entry)",
+        "BTC/USD, trade 2: entry order cancelled: user requested order cancel, fully cancelled",
+        "BTC/USD: entry forced by a person",
+        "BTC/USD, trade 3: entry order placed, market, 0.83333333 at 120 (mine)",
+        "BTC/USD, trade 3: entered at 2018-12-01 01:30, 0.99999999 at 100 (mine)",
+        "BTC/USD, trade 3: exit order placed, market, 0.99999999 at 100, forced by a person",
+        "BTC/USD, trade 3: left at 2018-12-01 02:00, 0.99999999 at 100, profit -0.2 USD (-0.20%), forced by a person",
+        "paused by a person",
+        "started by a person",
+        "BTC/USD is locked by a person (*) until 9999-12-31 00:00: news",
+        "lock 1 of BTC/USD is taken off by a person",
+        "BTC/USD, trade 1: deleted by a person",
+        "DOGE/.* is put on the blacklist by a person",
+    ]
 
 
 @pytest.mark.anyio
