@@ -17,6 +17,7 @@ from sqlalchemy import select
 from consumer.bot import rules
 from consumer.bot.bans import Bans
 from consumer.bot.candles import LEAST_RATE, MOST_RATE
+from consumer.bot.database import storable
 from consumer.bot.fills import quote_of
 from consumer.bot.journal import Journal
 from consumer.bot.models import CustomDatum, Trade
@@ -109,12 +110,12 @@ class Commands:
             kind = _order_type(order_type, self._settings.order_types["force_exit"])
             if trade_id is None:
                 for trade in sorted(self._journal.open.values(), key=lambda trade: trade.id):
-                    self._exit(trade, trade.amount, self._rate(trade.pair, None), kind)
+                    self._exit(trade, trade.amount, self._orders.rate_of(trade), kind)
                 return
             found = self._journal.open_trade(trade_id)
             if found is None:
                 raise BotError("invalid argument")
-            rate = self._rate(found.pair, price)
+            rate = self._orders.rate_of(found) if price is None else self._rate(found.pair, price)
             self._exit(found, self._exit_amount(found, amount, rate), rate, kind)
 
     def cancel_open_order(self, trade_id: int) -> TradeRecord:
@@ -178,8 +179,8 @@ class Commands:
             BotError: the trade has MOST_DATA keys already.
         """
         text = _json(value)
-        if not 0 < len(key) <= LONGEST_TEXT:
-            raise ValueError(f"expected a key of 1 to {LONGEST_TEXT} characters")
+        if not 0 < len(key) <= LONGEST_TEXT or not storable(key):
+            raise ValueError(f"expected a key of 1 to {LONGEST_TEXT} characters, none of them null")
         with self._transaction():
             session = self._journal.session
             if session.get(Trade, trade_id) is None:
@@ -347,6 +348,8 @@ def _order_type(wanted: str | None, default: str) -> str:
 def _tag(tag: str | None) -> str:
     if len(tag or "") > LONGEST_TEXT:
         raise BotError(f"expected a tag of at most {LONGEST_TEXT} characters")
+    if not storable(tag or ""):
+        raise BotError("expected a tag without a null character")
     return tag or "force_entry"
 
 
