@@ -551,10 +551,10 @@ def _version() -> str:
 
 
 def _trade_number(text: str | int) -> int:
-    try:
-        return _fitting(int(text))
-    except ValueError:
-        raise BotError("invalid argument") from None
+    # int() takes more than digits: "1_0" would leave trade 10.
+    if not (isinstance(text, int) or (text.isascii() and text.isdecimal() and len(text) < 20)):
+        raise BotError("invalid argument")
+    return _fitting(int(text))
 
 
 def _fitting(number: int) -> int:

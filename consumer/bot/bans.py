@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from consumer.bot.database import storable
 from consumer.bot.fills import iso
 from consumer.bot.journal import Journal
 from consumer.bot.models import BlacklistChange, Lock
@@ -17,12 +18,12 @@ from consumer.bot.records import BlacklistRecord, LockRecord
 from consumer.bot.settings import PaperSettings
 from hub.protocol.botapi import BotError
 
-__all__ = ["Bans", "storable"]
+__all__ = ["Bans"]
 
 MOST_LOCKS, MOST_ENTRIES, LONGEST_TEXT = 1000, 1000, 255
+LATEST_MS = 253_402_300_799_999
+"""The last moment of the year 9999, after which no date can be written."""
 _ANY = "*"
-_LAST_MS = 253_402_300_799_000
-"""The end of the year 9999, the last that can be written."""
 
 
 class Bans:
@@ -33,7 +34,7 @@ class Bans:
         self._configured = settings.pair_blacklist
         self._patterns: dict[str, Pattern] = {}
         self._verdicts: dict[str, bool] = {}
-        self._compile()
+        self._arrange({})
 
     def forbids(self, pair: str, date_ms: int) -> bool:
         """Whether a signal may not enter `pair` at `date_ms`."""
@@ -66,20 +67,24 @@ class Bans:
         if side not in ("long", "short", _ANY):
             raise BotError(f"expected long, short or * as the side of a lock, got {side[:40]!r}")
         texts = (pair, reason or "")
-        if not pair or max(map(len, texts)) > LONGEST_TEXT or not all(map(storable, texts)):
+        if not pair or max(map(len, texts)) > LONGEST_TEXT:
             raise BotError(f"expected a pair and a reason of at most {LONGEST_TEXT} characters")
         if len(journal.locks) >= MOST_LOCKS:
             raise BotError(f"there are {MOST_LOCKS} locks already")
+        if not all(map(storable, texts)):
+            raise BotError("expected a pair and a reason without a null character")
         now = journal.now_ms
-        if not (now or 0) < until_ms < 2**53:
-            raise BotError("the end of a lock must be in the future, in candle time")
+        if not (now or 0) < until_ms <= LATEST_MS:
+            raise BotError(
+                "the end of a lock must be in the future, in candle time, and before the year 10000"
+            )
         number = max(journal.locks, default=0) + 1
         locked_ms = journal.wallet.created_ms if now is None else now
         lock = Lock(id=number, pair=pair, side=side, locked_ms=locked_ms, until_ms=until_ms, reason=reason)
         journal.session.add(lock)
         journal.locks[number] = lock
         why = f": {reason}" if reason else ""
-        until = iso(min(until_ms, _LAST_MS))[:16].replace("T", " ")
+        until = iso(until_ms)[:16].replace("T", " ")
         journal.note(f"{pair} is locked by a person ({side}) until {until}{why}")
         return LockRecord(
             id=number, pair=pair, side=side, locked_ms=locked_ms, until_ms=until_ms, reason=reason
@@ -105,32 +110,32 @@ class Bans:
     def add(self, entries: Iterable[str]) -> dict[str, str]:
         """Add entries to the blacklist; returns freqtrade's reason for each that was refused."""
         errors: dict[str, str] = {}
+        patterns = dict(self._patterns)
         for entry in entries:
-            try:
-                Pattern(entry)
-            except BadPattern:
-                valid = False
+            shown = _shown(entry)
+            if entry in patterns:
+                errors[shown] = f"Pair {shown} already in pairlist."
+            elif len(patterns) >= MOST_ENTRIES:
+                errors[shown] = f"there are {MOST_ENTRIES} entries already"
+            elif (pattern := _pattern(entry)) is None:
+                errors[shown] = f"Pair {shown} is not a valid wildcard."
             else:
-                valid = storable(entry)
-            if not valid:
-                errors[_shown(entry)] = f"Pair {_shown(entry)} is not a valid wildcard."
-                continue
-            if entry in self._patterns:
-                errors[entry] = f"Pair {entry} already in pairlist."
-            elif len(self._patterns) >= MOST_ENTRIES:
-                errors[entry] = f"there are {MOST_ENTRIES} entries already"
-            else:
+                patterns[entry] = pattern
                 self._change(entry, added=entry not in self._configured)
+        self._arrange(patterns)
         return errors
 
     def remove(self, entries: Iterable[str]) -> dict[str, str]:
         """Take entries off the blacklist; returns freqtrade's reason for each that was refused."""
         errors: dict[str, str] = {}
+        patterns = dict(self._patterns)
         for entry in entries:
-            if entry in self._patterns:
+            if patterns.pop(entry, None) is not None:
                 self._change(entry, added=entry not in self._configured, off=True)
             else:
-                errors[_shown(entry)] = f"Pair {_shown(entry)} is not in the current blacklist."
+                shown = _shown(entry)
+                errors[shown] = f"Pair {shown} is not in the current blacklist."
+        self._arrange(patterns)
         return errors
 
     def _change(self, entry: str, *, added: bool, off: bool = False) -> None:
@@ -141,29 +146,29 @@ class Bans:
         if change is not None:
             self._journal.drop(change)
         if added != off:
-            self._journal.session.flush()
+            if change is not None:
+                # Else the row would be written before the one of the same entry is gone.
+                self._journal.session.flush()
             number = max((row.number for row in changes.values()), default=0) + 1
             changes[entry] = BlacklistChange(entry=entry, added=added, number=number)
             self._journal.session.add(changes[entry])
-        self._compile()
 
-    def _compile(self) -> None:
+    def _arrange(self, compiled: dict[str, Pattern]) -> None:
+        """The entries that hold now, in their order; those that are `compiled` are not compiled again."""
         changes = self._journal.blacklist.values()
         removed = {change.entry for change in changes if not change.added}
         entries = [entry for entry in self._configured if entry not in removed]
         entries += [change.entry for change in changes if change.added]
-        self._patterns = {entry: Pattern(entry) for entry in entries}
+        self._patterns = {entry: compiled.get(entry) or Pattern(entry) for entry in entries}
         self._verdicts = {}
-
-
-def storable(text: str) -> bool:
-    """Whether a text can be written: JSON may hold half of a surrogate pair, which is no character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shown(entry: str) -> str:
     return entry[:LONGEST_TEXT].encode(errors="replace").decode()
+
+
+def _pattern(entry: str) -> Pattern | None:
+    try:
+        return Pattern(entry) if storable(entry) else None
+    except BadPattern:
+        return None

@@ -321,9 +321,12 @@ class Book(Queries, Commands):
 
     def _leave_at_open(self, pair: str, candle: Candle, signal: Signal | None, date_ms: int) -> None:
         trade = self._journal.open.get(pair)
-        if trade is None or self._orders.fill_at_open(trade, "exit", candle, date_ms):
+        if trade is None:
             return
-        if signal is not None and signal.side == "exit" and trade.id not in self._journal.resting:
+        self._orders.fill_at_open(trade, "exit", candle, date_ms)
+        # A person's exit may have been of a part: the signal is for what is left.
+        free = trade.is_open and trade.id not in self._journal.resting
+        if signal is not None and signal.side == "exit" and free:
             rate = rules.exact(candle.open)
             self._orders.leave_now(trade, rate, signal.tag or "exit_signal", "exit", date_ms)
 

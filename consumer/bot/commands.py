@@ -15,8 +15,9 @@ from typing import Any, Literal
 from sqlalchemy import select
 
 from consumer.bot import rules
-from consumer.bot.bans import Bans, storable
+from consumer.bot.bans import Bans
 from consumer.bot.candles import LEAST_RATE, MOST_RATE
+from consumer.bot.database import storable
 from consumer.bot.fills import quote_of
 from consumer.bot.journal import Journal
 from consumer.bot.models import CustomDatum, Trade
@@ -111,12 +112,12 @@ class Commands:
             kind = _order_type(order_type, self._settings.order_types["force_exit"])
             if trade_id is None:
                 for trade in sorted(self._journal.open.values(), key=lambda trade: trade.id):
-                    self._exit(trade, trade.amount, self._last_rate(trade), kind)
+                    self._exit(trade, trade.amount, self._orders.rate_of(trade), kind)
                 return
             found = self._journal.open_trade(trade_id)
             if found is None:
                 raise BotError("invalid argument")
-            rate = self._last_rate(found) if price is None else self._rate(found.pair, price)
+            rate = self._orders.rate_of(found) if price is None else self._rate(found.pair, price)
             self._exit(found, self._exit_amount(found, amount, rate), rate, kind)
 
     def cancel_open_order(self, trade_id: int) -> TradeRecord:
@@ -182,7 +183,7 @@ class Commands:
         """
         text = _json(value)
         if not 0 < len(key) <= LONGEST_TEXT or not storable(key):
-            raise ValueError(f"expected a key of 1 to {LONGEST_TEXT} characters")
+            raise ValueError(f"expected a key of 1 to {LONGEST_TEXT} characters, none of them null")
         with self._transaction():
             session = self._journal.session
             if self._stored(trade_id) is None:
@@ -284,9 +285,6 @@ class Commands:
             raise BotError(f"expected a price from {LEAST_RATE} to {MOST_RATE}, got {price}")
         return rate
 
-    def _last_rate(self, trade: Trade) -> Decimal:
-        return self._journal.rates.get(trade.pair, trade.open_rate)
-
     def _exit_amount(self, trade: Trade, wanted: float | Decimal | None, rate: Decimal) -> Decimal:
         if wanted is None:
             return trade.amount
@@ -357,8 +355,10 @@ def _order_type(wanted: str | None, default: str) -> str:
 
 
 def _tag(tag: str | None) -> str:
-    if len(tag or "") > LONGEST_TEXT or not storable(tag or ""):
+    if len(tag or "") > LONGEST_TEXT:
         raise BotError(f"expected a tag of at most {LONGEST_TEXT} characters")
+    if not storable(tag or ""):
+        raise BotError("expected a tag without a null character")
     return tag or "force_entry"
 
 

@@ -20,7 +20,7 @@ from consumer.bot.models import SCHEMA_VERSION, Base, Wallet
 from consumer.bot.settings import PaperSettings
 from consumer.errors import ConfigError, ConsumerError
 
-__all__ = ["DatabaseFailed", "check_currency", "one_line", "open_database", "open_wallet"]
+__all__ = ["DatabaseFailed", "check_currency", "one_line", "open_database", "open_wallet", "storable"]
 
 BUSY_TIMEOUT_S = 10.0
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
@@ -106,6 +106,11 @@ def check_currency(currency: str, settings: PaperSettings) -> None:
             "stake_currency",
             f"expected {currency!r}, the currency of the wallet in db_url, got {settings.stake_currency!r}",
         )
+
+
+def storable(text: str) -> bool:
+    """Whether every database can keep a text: PostgreSQL has no null characters, and none has half a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _options(url: URL) -> dict[str, Any]:

@@ -85,6 +85,10 @@ class Orders:
             fee=settings.fee,
         )
 
+    def rate_of(self, trade: Trade) -> Decimal:
+        """The last close of the trade's pair; of one that had no candle yet the rate of its entry."""
+        return self._journal.rates.get(trade.pair, trade.open_rate)
+
     @property
     def slot_free(self) -> bool:
         """Whether one more trade may be opened."""
@@ -353,14 +357,14 @@ class Orders:
             trade,
             order,
             self._settings,
-            current_rate=self._rate_of(trade),
+            current_rate=self.rate_of(trade),
             reason=f"{reason}, fully cancelled",
         )
         self._journal.tell(trade, order.number, [told])
         self._journal.forget(trade)
 
     def _cancel_exit(self, trade: Trade, order: Order, reason: str, at_ms: int) -> None:
-        rate = self._rate_of(trade)
+        rate = self.rate_of(trade)
         told = fills.exit_cancel(
             trade,
             order,
@@ -389,11 +393,8 @@ class Orders:
             order_type=self._settings.order_types["emergency_exit"],
             tag="emergency_exit",
             at_ms=date_ms,
-            current_rate=self._rate_of(trade),
+            current_rate=self.rate_of(trade),
         )
-
-    def _rate_of(self, trade: Trade) -> Decimal:
-        return self._journal.rates.get(trade.pair, trade.open_rate)
 
 
 def see(trade: Trade, low: Decimal, high: Decimal) -> None:

@@ -2,7 +2,8 @@
 
 Python's own `re` may take for ever on a pattern such as `(A+)+X`, and patterns come from people over REST. So they become a
 non-deterministic automaton here, all of whose states are followed at once (Thompson 1968). What one character matches is asked of
-`re`. The case of letters makes no difference, as in freqtrade.
+`re`. The case of letters makes no difference, as in freqtrade. A pattern with one choice, or two that are not in
+one another, such as `.*UP/.*`, goes to `re` as a whole, which is far faster: at worst it tries each two places of the name.
 
 Syntax: characters, `.`, escapes such as `\\d`, `[...]`, groups `(...)` and `(?:...)`, `|`, the quantifiers `*` `+` `?` `{m}` `{m,}`
 `{m,n}` (a lazy `?` behind one changes nothing), and `^` and `$` at the ends of the whole. References and lookarounds are refused.
@@ -62,12 +63,16 @@ class Pattern:
         # A state tests one character and goes on to the next one, or goes on to several without one. State 0 is the end.
         self._tests: list[re.Pattern[str] | None] = [None]
         self._next: list[list[int]] = [[]]
-        self._start = self._build(_Parser(text).parse(), 0)
+        parser = _Parser(text)
+        self._start = self._build(parser.parse(), 0)
+        self._whole = parser.whole
 
     def matches(self, name: str) -> bool:
         """Whether the whole of `name` matches; a name of over LONGEST_NAME characters never does."""
         if len(name) > LONGEST_NAME:
             return False
+        if self._whole is not None:
+            return self._whole.fullmatch(name) is not None
         states = self._reach([self._start])
         for character in name:
             states = self._reach([self._next[state][0] for state in states if self._takes(state, character)])
@@ -130,12 +135,19 @@ class _Parser:
         if self._text.endswith("$") and not self._text.endswith("\\$"):
             self._text = self._text[:-1]
         self._at = 0
+        self._choices = 0
 
     def parse(self) -> _Node:
         choice = self._choice(0)
         if self._at < len(self._text):
             raise self._bad()
         return choice
+
+    @property
+    def whole(self) -> re.Pattern[str] | None:
+        """What was parsed, for `re`, when there are few ways to match it: quantifiers and `|` are choices."""
+        few = self._choices <= 1 or (self._choices == 2 and "(" not in self._text)
+        return re.compile(self._text, re.IGNORECASE | re.DOTALL) if few else None
 
     def _bad(self) -> BadPattern:
         return BadPattern(f"not understood from {self._text[self._at : self._at + 20]!r} on")
@@ -150,6 +162,7 @@ class _Parser:
             raise BadPattern("too many groups in one another")
         sequences = [self._sequence(depth)]
         while self._takes("|"):
+            self._choices += 1
             sequences.append(self._sequence(depth))
         return _Choice(sequences)
 
@@ -181,6 +194,7 @@ class _Parser:
         if found is None:
             return node
         self._at = found.end()
+        self._choices += 1
         sign, low, comma, high = found.groups()
         if sign is not None:
             return _Repeat(node, int(sign == "+"), 1 if sign == "?" else None)

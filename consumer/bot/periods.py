@@ -16,6 +16,9 @@ from hub.protocol.answers import Period, Periods
 
 __all__ = ["Scale", "periods"]
 
+MOST = 10_000
+"""Periods of one answer: 27 years of days, in a megabyte. Making them holds up the bot, at 10 microseconds each."""
+
 _EPOCH = date(1970, 1, 1)
 _DAY_MS = 86_400_000
 _FIRST = date(1, 1, 1)
@@ -32,11 +35,11 @@ class Scale(StrEnum):
 def periods(
     closed: Iterable[TradeRecord], *, scale: Scale, count: int, tradable: Decimal, now_ms: int, currency: str
 ) -> Periods:
-    """The last `count` periods, the present one first; those before the year 1 are left out.
+    """The last `count` periods, the present one first, and at most MOST; those before the year 1 are left out.
 
     `tradable` is the part of the balance without open profit that may be traded. Profits are summed exactly and rounded once.
     """
-    starts = list(_starts(scale, datetime.fromtimestamp(now_ms / 1000, UTC).date(), count))
+    starts = list(_starts(scale, datetime.fromtimestamp(now_ms / 1000, UTC).date(), min(count, MOST)))
     trades = _by_start(closed, scale, starts[-1])
     data = []
     for start in starts:

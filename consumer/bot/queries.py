@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from consumer.bot.bans import storable
+from consumer.bot.database import storable
 from consumer.bot.models import Clock, CustomDatum, Lock, Order, Rate, Trade, Wallet, WalletTotal
 from consumer.bot.records import (
     BotState,

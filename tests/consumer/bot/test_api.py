@@ -319,6 +319,11 @@ async def test_trades_have_freqtrades_errors(tmp_path: Path) -> None:
             (api.cancel_open_order(tradeid=3), BotError, "No open order for trade_id."),
             (api.reload_trade(tradeid=77), BotError, "Could not find trade with id 77."),
             (api.force_exit(tradeid="abc"), BotError, "invalid argument"),
+            # int() takes these.
+            *(
+                (api.force_exit(tradeid=n), BotError, "invalid argument")
+                for n in ("0_3", " 3", "+3", "\u0663")
+            ),
             (api.force_exit(tradeid=1), BotError, "invalid argument"),
             (api.custom_data(trade_id=77), NotFound, "No trade found for trade_id: 77"),
             (api.custom_data(trade_id=2), NotFound, "No custom-data found for Trade ID: 2."),

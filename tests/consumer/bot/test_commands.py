@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from consumer.bot import bans, book_answers, patterns
 from consumer.bot.candles import Candle
 from consumer.bot.clock import ReadyCandle
 from consumer.bot.records import BotState, OrderStatus
@@ -316,3 +318,57 @@ def test_what_the_database_has_no_room_for_is_refused_and_the_bot_goes_on(desks:
     book.force_exit(None)
     assert book.open_trades() == ()
     desk.candle(BTC=flat(100.0))
+
+
+def test_leaving_all_trades_needs_no_candle_of_one_whose_entry_waits(desks: Any) -> None:
+    desk = ready(desks, max_open_trades=2)
+    desk.book.force_enter("BTC/USD")
+    desk.candle(BTC=flat(100.0))
+    desk.book.force_enter("XRP/USD", price=1.0)
+    desk.book.force_exit(None)
+    assert [trade.pair for trade in desk.book.open_trades()] == ["BTC/USD"]
+    desk.candle(BTC=flat(100.0))
+    assert desk.book.open_trades() == ()
+
+
+def test_a_text_that_a_database_may_not_keep_is_refused(desks: Any) -> None:
+    desk = ready(desks)
+    for text in ("a\0b", "\ud800"):
+        assert refused(desk.book.force_enter, "BTC/USD", tag=text).startswith("expected a tag")
+        assert refused(desk.book.add_lock, text, 2**41).startswith("expected a pair")
+        assert refused(desk.book.add_lock, "*", 2**41, "*", text).startswith("expected a pair")
+        assert list(desk.book.add_to_blacklist([text]).errors) == [text.replace("\ud800", "?")]
+        with pytest.raises(ValueError, match="key"):
+            desk.book.set_custom_data(1, text, 0)
+    assert desk.book.locks() == ()
+    desk.candle(BTC=flat(100.0))
+
+
+def test_a_long_blacklist_is_compiled_once(desks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Counted(patterns.Pattern):
+        def __init__(self, text: str) -> None:
+            made.append(text)
+            super().__init__(text)
+
+    desk = ready(desks, exchange={"pair_blacklist": ["BNB/.*"]})
+    monkeypatch.setattr(bans, "Pattern", Counted)
+    entries = [f"C{i}/USD" for i in range(200)]
+    told = desk.book.add_to_blacklist([*entries, "C1/USD"])
+    assert (told.entries, list(told.errors)) == (("BNB/.*", *entries), ["C1/USD"])
+    told = desk.book.delete_from_blacklist(["BNB/.*", *entries[:100], "C1/USD"])
+    assert (told.entries, list(told.errors)) == (tuple(entries[100:]), ["C1/USD"])
+    assert desk.book.add_to_blacklist(["BNB/.*"]).entries == ("BNB/.*", *entries[100:])
+    assert made == [*entries, "BNB/.*"]
+    desk.reopen()
+    assert desk.book.blacklist().entries == ("BNB/.*", *entries[100:])
+
+
+def test_a_lock_ends_at_a_moment_that_can_be_written(desks: Any) -> None:
+    desk = ready(desks)
+    last = datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)
+    until_ms = round(last.timestamp() * 1000)
+    assert "before the year 10000" in refused(desk.book.add_lock, "BTC/USD", until_ms + 1)
+    held = book_answers.locks(desk.book.add_lock("BTC/USD", until_ms))
+    assert held.locks[0].lock_end_time == "9999-12-31 23:59:59"

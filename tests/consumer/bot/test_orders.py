@@ -191,6 +191,16 @@ def test_no_rule_orders_while_an_order_waits(desks: Any) -> None:
     assert topics(desk.candle(BTC=flat(60.0))) == ["exit_cancel", "exit", "exit_fill"]
 
 
+def test_a_signal_leaves_what_an_exit_at_the_same_open_left_over(desks: Any) -> None:
+    desk = ready(desks)
+    number = bought(desk)
+    desk.candle(BTC=flat(100.0, **SELL))
+    desk.book.force_exit(number, amount=0.4)
+    assert topics(desk.candle(BTC=flat(101.0))) == ["exit_fill", "exit", "exit_fill"]
+    reasons = [order.tag for order in desk.book.closed_trades()[0].orders if not order.is_entry]
+    assert reasons == ["force_exit", "down"]
+
+
 def test_within_the_candle_of_a_limit_entry_only_the_stoploss_is_looked_at(desks: Any) -> None:
     desk = ready(desks, stoploss=-0.1, minimal_roi={"0": 0.01})
     desk.book.force_enter("BTC/USD", order_type="limit", price=90.0)

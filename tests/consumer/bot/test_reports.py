@@ -110,6 +110,16 @@ def without(answer: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {k: v for k, v in answer.items() if k not in names} | {"orders": orders}
 
 
+def test_there_is_an_end_to_the_periods_of_one_answer() -> None:
+    def asked(count: int) -> Any:
+        return periods(
+            TRADES, scale=Scale.DAY, count=count, tradable=Decimal(9), now_ms=GOLDEN["now_ms"], currency=""
+        )
+
+    assert asked(2**70) == asked(10_000)
+    assert len(asked(10_000).data) == 10_000
+
+
 def test_a_closed_trade_is_freqtrades() -> None:
     found = without(plain(opened(TRADES[1], LABELS)), _FOREIGN)
     same(found, without(GOLDEN["trade"], _FOREIGN))
