@@ -14,7 +14,7 @@ help:
 	@echo "make test-interop  real freqtrade bots at both ends (builds .venv-interop, minutes)"
 	@echo "make test-browser  the REST of FreqUI from headless Chromium, and FreqUI itself (TRADEWIRE_FREQUI_DIR=its build)"
 	@echo "make test-openapi  requests made from the OpenAPI document, valid and broken (installs schemathesis, minutes)"
-	@echo "make bench         fan-out against a naive hub and freqtrade's own, as ratios"
+	@echo "make bench         fan-out and REST against a naive hub and freqtrade's own server, as ratios"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tradewire needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -49,6 +49,7 @@ test-openapi: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.fanout $(ARGS)
+	$(BIN)/python -m benchmarks.rest
 
 clean:
 	rm -rf $(VENV) .venv-interop tests/browser/node_modules
