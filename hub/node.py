@@ -385,6 +385,10 @@ class Node:
         """The bots that are attached now and so can be called."""
         return self.calls.attached()
 
+    def awaits(self, session: Session, number: int) -> bool:
+        """Whether the bot of this session has a call of this number to answer."""
+        return self.calls.awaits(session, number)
+
     async def call(
         self,
         bot: str,
