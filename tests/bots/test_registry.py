@@ -292,12 +292,12 @@ async def test_a_call_that_fails_is_one_of_botapis_errors(
 async def test_of_many_long_answers_one_slice_is_made_a_turn() -> None:
     loop, turns, turn = asyncio.get_running_loop(), Turns(), 0
     slices: list[int] = []
-    ticking = True
+    ended = asyncio.Event()
 
     def count() -> None:
         nonlocal turn
         turn += 1
-        if ticking:
+        if not ended.is_set():
             loop.call_soon(count)
 
     async def work() -> None:
@@ -309,6 +309,6 @@ async def test_of_many_long_answers_one_slice_is_made_a_turn() -> None:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(8):
             tasks.create_task(work())
-    ticking = False
+    ended.set()
     assert len(slices) == 32
     assert max(Counter(slices).values()) == 1
