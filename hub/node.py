@@ -183,7 +183,7 @@ class Node:
         self.draining = False
         self.last_ms: dict[str, int] = {}
         self.states: dict[str, str] = {}
-        self._online: dict[str, bool] = {}
+        self._links: dict[str, set[str]] = {}
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
@@ -314,9 +314,16 @@ class Node:
             self.calls.gone(session)
             self._after_calls()
 
-    def announce(self, bot: str, *, online: bool) -> None:
-        """Tell every v2 client that may read the bot whether it is connected."""
-        self._online[bot] = online
+    def announce(self, bot: str, *, online: bool, link: str = "relay") -> None:
+        """Tell every v2 client that may read the bot whether it is connected: while one of its links is up, relay or attachment."""
+        before, links = self.online(bot), self._links.setdefault(bot, set())
+        if online:
+            links.add(link)
+        else:
+            links.discard(link)
+        online = bool(links)
+        if online is before:
+            return
         for connection in self._connections.values():
             session = connection.session
             if session.wire is not Wire.FREQTRADE and session.principal.may_read(bot):
@@ -443,7 +450,7 @@ class Node:
                 self._drive_soon(connection)
         news, self.calls.news = self.calls.news, []
         for bot, online in news:
-            self.announce(bot, online=online)
+            self.announce(bot, online=online, link="attachment")
         self._set_call_timer()
 
     def _set_call_timer(self) -> None:
@@ -772,7 +779,8 @@ class Node:
 
     def online(self, bot: str) -> bool | None:
         """What `announce` last told of the bot, None before."""
-        return self._online.get(bot)
+        links = self._links.get(bot)
+        return None if links is None else bool(links)
 
     def candles(self, bot: str, pair: str, timeframe: str) -> Candles | None:
         """A copy of the bot's frame of a pair; of several candle types the one that it trades on, spot before futures."""

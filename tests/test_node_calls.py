@@ -128,6 +128,25 @@ async def test_bots_that_come_and_go_are_announced(node: Node) -> None:
 
 
 @on_node
+async def test_a_bot_is_online_while_one_of_its_links_is_up(node: Node) -> None:
+    outlet = FakeOutlet()
+    node.connect(Principal(name="reader"), Wire.JSON, outlet, client="c")
+    node.announce("a", online=True)
+    session, _ = await attached(node)
+    node.disconnect(session)
+    await settle()
+    assert node.online("a") is True
+    session, _ = await attached(node)
+    node.announce("a", online=False)
+    assert node.online("a") is True
+    node.disconnect(session)
+    await settle()
+    assert node.online("a") is False
+    news = [m["data"] for m in outlet.take() if m["type"] == "hub.bot"]
+    assert news == [{"bot": "a", "online": True}, {"bot": "a", "online": False}]
+
+
+@on_node
 async def test_the_old_attachment_is_closed_with_4409_behind_what_it_was_owed(node: Node) -> None:
     _, outlet = await attached(node)
     asked = asyncio.create_task(node.call("a", **status))
