@@ -28,6 +28,7 @@ HEADER_COUNT = 100
 HEADER_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
 STALL_S = 30.0
+_ENDS = b'{"detail":"The hub is shutting down."}'
 
 
 class _StrictConnection(h11.Connection):
@@ -132,8 +133,25 @@ class PreparedHTTPProtocol(H11Protocol):
         """The application; its bodies go out in pieces, and `send` waits until the transport has room for each."""
         try:
             await self._served(scope, receive, lambda message: self._send(send, message))
+        except asyncio.CancelledError:
+            # uvicorn cancels what outlives its shutdown, and would log a traceback and answer 500 for it.
+            await self._give_up(send)
         finally:
             self._unsent.leave(self.transport)
+
+    async def _give_up(self, send: Any) -> None:
+        if self.cycle.response_started:
+            # Else uvicorn logs that the answer is not complete.
+            self.cycle.disconnected = True
+            self.transport.abort()
+            return
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(_ENDS)),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": _ENDS})
 
     async def _send(self, send: Any, message: Any) -> None:
         body = message.get("body", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -235,6 +236,33 @@ async def test_garbage_behind_an_answer_ends_the_connection() -> None:
     assert (await visitor.send(head)).endswith(b"early")
     assert await visitor.send(b"ZZ\r\nx\r\n") == b""
     assert visitor.transport.closing
+
+
+async def test_what_outlives_the_shutdown_is_answered_503(caplog: pytest.LogCaptureFixture) -> None:
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    visitor = Visitor(stuck)
+    await visitor.send(GET)
+    for task in visitor.protocol.tasks:
+        task.cancel()
+    await visitor.loop.settle()
+    written = bytes(visitor.transport.written)
+    assert written.startswith(b"HTTP/1.1 503 ")
+    assert written.endswith(b'{"detail":"The hub is shutting down."}')
+    assert visitor.transport.closing
+    assert not caplog.records
+
+
+async def test_an_answer_that_has_begun_breaks_off_at_the_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    visitor = Visitor(answering(bytes(10 * PIECE_BYTES)))
+    visitor.transport.stuck = True
+    await visitor.send(GET)
+    for task in visitor.protocol.tasks:
+        task.cancel()
+    await visitor.loop.settle()
+    assert visitor.transport.aborted
+    assert not caplog.records
 
 
 def test_who_waits_the_longest_makes_room() -> None:
