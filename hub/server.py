@@ -285,7 +285,7 @@ class Hub:
             else:
                 self._in_process.pop(name, None)
         if before is not None:
-            before.close()
+            before.close(for_good=True)
 
     # --- publishing in process
 
