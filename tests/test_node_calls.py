@@ -7,14 +7,18 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from hub.core.intake import FramePublish
 from hub.core.session import Session
+from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
 from hub.node import Node
 from hub.protocol.calls import BotResult, CallResult, read_result
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import BotUnreachable, DeadlinePassed, Draining
+from hub.protocol.messages import FrameKey
 from hub.protocol.principal import EVERY_BOT, Principal
 from tests.test_node import FakeOutlet, settle
 
@@ -209,3 +213,17 @@ async def test_legacy_clients_have_no_calls(node: Node) -> None:
     await settle()
     assert node.attached() == set()
     assert outlet.take() == [{"type": "exception", "data": "Invalid request type: attach"}]
+
+
+@on_node
+async def test_a_bots_timeframe_is_known_without_a_look_through_all_keys(node: Node) -> None:
+    class Unlisted(dict[Any, Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("listed")
+
+    rows = from_pandas(pd.DataFrame({"date": pd.date_range("2026-01-01", periods=2, freq="5min", tz="UTC")}))
+    for timeframe in ("5m", "1h"):
+        key = FrameKey("BTC/USDT", timeframe, "spot")
+        node.publish_checked(FramePublish("a", key, rows, False, 0, 0), lambda _ack: None)
+    node.core.cells = Unlisted(node.core.cells)
+    assert (node.timeframe("a"), node.timeframe("b")) == ("5m", None)
