@@ -183,7 +183,8 @@ class Node:
         self.draining = False
         self.last_ms: dict[str, int] = {}
         self.states: dict[str, str] = {}
-        self._online: dict[str, bool] = {}
+        self._timeframes: dict[str, str] = {}
+        self._links: dict[str, set[str]] = {}
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
@@ -314,9 +315,16 @@ class Node:
             self.calls.gone(session)
             self._after_calls()
 
-    def announce(self, bot: str, *, online: bool) -> None:
-        """Tell every v2 client that may read the bot whether it is connected."""
-        self._online[bot] = online
+    def announce(self, bot: str, *, online: bool, link: str = "relay") -> None:
+        """Tell every v2 client that may read the bot whether it is connected: while one of its links is up, relay or attachment."""
+        before, links = self.online(bot), self._links.setdefault(bot, set())
+        if online:
+            links.add(link)
+        else:
+            links.discard(link)
+        online = bool(links)
+        if online is before:
+            return
         for connection in self._connections.values():
             session = connection.session
             if session.wire is not Wire.FREQTRADE and session.principal.may_read(bot):
@@ -385,6 +393,10 @@ class Node:
         """The bots that are attached now and so can be called."""
         return self.calls.attached()
 
+    def awaits(self, session: Session, number: int) -> bool:
+        """Whether the bot of this session has a call of this number to answer."""
+        return self.calls.awaits(session, number)
+
     async def call(
         self,
         bot: str,
@@ -439,7 +451,7 @@ class Node:
                 self._drive_soon(connection)
         news, self.calls.news = self.calls.news, []
         for bot, online in news:
-            self.announce(bot, online=online)
+            self.announce(bot, online=online, link="attachment")
         self._set_call_timer()
 
     def _set_call_timer(self) -> None:
@@ -576,6 +588,8 @@ class Node:
                 ts=publish.ts,
                 now=now,
             )
+            # Remembered: GET /bots asks for every bot's, and to look through 4000 keys for each takes 15 ms.
+            self._timeframes.setdefault(publish.bot, publish.key.timeframe)
         self._seen(publish.bot)
         return {"rev": rev}
 
@@ -761,14 +775,12 @@ class Node:
 
     def timeframe(self, bot: str) -> str | None:
         """The timeframe of the bot's frames, the first that it published."""
-        return next(
-            (k.key.timeframe for k in self.core.cells if k.bot == bot and not isinstance(k.key, str | None)),
-            None,
-        )
+        return self._timeframes.get(bot)
 
     def online(self, bot: str) -> bool | None:
         """What `announce` last told of the bot, None before."""
-        return self._online.get(bot)
+        links = self._links.get(bot)
+        return None if links is None else bool(links)
 
     def candles(self, bot: str, pair: str, timeframe: str) -> Candles | None:
         """A copy of the bot's frame of a pair; of several candle types the one that it trades on, spot before futures."""

@@ -28,6 +28,7 @@ from hub.asgi.app import REST_PREFIX, HubApp, build_app
 from hub.asgi.descriptors import Waiting, room_for
 from hub.asgi.serving import BACKLOG, uvicorn_config
 from hub.asgi.ui import ui_routes
+from hub.asgi.unsent import Unsent
 from hub.auth.authenticator import Authenticator
 from hub.auth.redact import Redaction, install, secrets_of
 from hub.bots.attached import AttachedBot
@@ -94,6 +95,7 @@ class Hub:
         self._passing: PassThrough | None = None
         self._bots: list[FreqtradeBot] = []
         self._sockets: Waiting | None = None
+        self._unsent: Unsent | None = None
         self._portal: contextlib.AbstractContextManager[anyio.from_thread.BlockingPortal] | None = None
         self._stop: asyncio.Event | None = None
         self._serving: concurrent.futures.Future[None] | None = None
@@ -148,6 +150,7 @@ class Hub:
     async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
         config = self.config
         self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
+        self._unsent = Unsent()
         authenticator = Authenticator(config, node.clock.now_ms, node.clock.monotonic)
         self._authenticator = authenticator
         node.authenticate = authenticator.renew
@@ -165,6 +168,7 @@ class Hub:
                 message_bytes=config.hub.limits.message,
                 verbosity=config.api_server.verbosity,
                 waiting=self._sockets,
+                unsent=self._unsent,
                 trusted_proxies=config.hub.trusted_proxies,
             )
         )
@@ -281,7 +285,7 @@ class Hub:
             else:
                 self._in_process.pop(name, None)
         if before is not None:
-            before.close()
+            before.close(for_good=True)
 
     # --- publishing in process
 
@@ -413,10 +417,10 @@ class Hub:
 
     def _statistics(self) -> dict[str, Any]:
         node, app, rest, passing = self._node, self._app, self._rest, self._passing
-        authenticator, sockets = self._authenticator, self._sockets
+        authenticator, sockets, unsent = self._authenticator, self._sockets, self._unsent
         if node is None or app is None or rest is None or passing is None:
             return {}
-        if authenticator is None or sockets is None:
+        if authenticator is None or sockets is None or unsent is None:
             return {}
         relays = {relay.name: relay.statistics() for relay in self._relays}
         return {
@@ -424,6 +428,7 @@ class Hub:
             "edge": app.statistics(),
             "auth": authenticator.statistics(),
             "sockets": sockets.statistics(),
+            "answers": unsent.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
             "rest_bodies": msgspec.to_builtins(rest.state.bodies.statistics()),
             "passing": msgspec.to_builtins(passing.statistics()),

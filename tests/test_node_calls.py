@@ -7,14 +7,18 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from hub.core.intake import FramePublish
 from hub.core.session import Session
+from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
 from hub.node import Node
 from hub.protocol.calls import BotResult, CallResult, read_result
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import BotUnreachable, DeadlinePassed, Draining
+from hub.protocol.messages import FrameKey
 from hub.protocol.principal import EVERY_BOT, Principal
 from tests.test_node import FakeOutlet, settle
 
@@ -128,6 +132,25 @@ async def test_bots_that_come_and_go_are_announced(node: Node) -> None:
 
 
 @on_node
+async def test_a_bot_is_online_while_one_of_its_links_is_up(node: Node) -> None:
+    outlet = FakeOutlet()
+    node.connect(Principal(name="reader"), Wire.JSON, outlet, client="c")
+    node.announce("a", online=True)
+    session, _ = await attached(node)
+    node.disconnect(session)
+    await settle()
+    assert node.online("a") is True
+    session, _ = await attached(node)
+    node.announce("a", online=False)
+    assert node.online("a") is True
+    node.disconnect(session)
+    await settle()
+    assert node.online("a") is False
+    news = [m["data"] for m in outlet.take() if m["type"] == "hub.bot"]
+    assert news == [{"bot": "a", "online": True}, {"bot": "a", "online": False}]
+
+
+@on_node
 async def test_the_old_attachment_is_closed_with_4409_behind_what_it_was_owed(node: Node) -> None:
     _, outlet = await attached(node)
     asked = asyncio.create_task(node.call("a", **status))
@@ -190,3 +213,17 @@ async def test_legacy_clients_have_no_calls(node: Node) -> None:
     await settle()
     assert node.attached() == set()
     assert outlet.take() == [{"type": "exception", "data": "Invalid request type: attach"}]
+
+
+@on_node
+async def test_a_bots_timeframe_is_known_without_a_look_through_all_keys(node: Node) -> None:
+    class Unlisted(dict[Any, Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError("listed")
+
+    rows = from_pandas(pd.DataFrame({"date": pd.date_range("2026-01-01", periods=2, freq="5min", tz="UTC")}))
+    for timeframe in ("5m", "1h"):
+        key = FrameKey("BTC/USDT", timeframe, "spot")
+        node.publish_checked(FramePublish("a", key, rows, False, 0, 0), lambda _ack: None)
+    node.core.cells = Unlisted(node.core.cells)
+    assert (node.timeframe("a"), node.timeframe("b")) == ("5m", None)

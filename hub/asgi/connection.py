@@ -6,6 +6,7 @@ The node owns what is written (through the outlet) and what a message means; thi
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import traceback
 from collections import Counter
@@ -22,7 +23,7 @@ from hub.asgi.outlet import EXTENSION, EdgeOutlet, Statistics
 from hub.auth.authenticator import Authenticator
 from hub.core.session import Session
 from hub.node import Node
-from hub.protocol.calls import RESULT_BYTES, read_result
+from hub.protocol.calls import RESULT_BYTES, BotResult, read_result
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import CODECS, Codec, Wire
 from hub.protocol.errors import HandshakeRefused, NotAMessage, ProtocolError
@@ -201,10 +202,12 @@ class MessageEndpoint:
                 return
             self._messages += 1
             begun = now()
-            message = _message(session, codec, event, limits.message)
-            asked_for = session.attached and message["type"] == _RESULT
+            message = self._message(session, codec, event, limits.message)
+            result = message.get("data") if session.attached and message["type"] == _RESULT else None
+            asked_for = isinstance(result, BotResult) and self._node.awaits(session, result.call)
             exempt = asked_for or (publishes and message["type"] == _PUBLISH)
-            if not exempt and not budget.take(begun):
+            # A result that comes too late costs no budget, for its callers may all have gone; but it costs the bot its time.
+            if not exempt and result is None and not budget.take(begun):
                 raise _Fault(
                     CloseCode.TOO_MANY_REQUESTS, f"expected at most {limits.requests_per_s} requests a second"
                 )
@@ -213,6 +216,16 @@ class MessageEndpoint:
             if spent_s > SLOW_REQUEST_S:
                 await self._rest(spent_s, exempt=exempt)
             await self._node.readable(session)
+
+    def _message(self, session: Session, codec: Codec, event: Any, limit: int) -> dict[str, Any]:
+        text = event.get("text")
+        payload: str | bytes = text if text is not None else event["bytes"]
+        if session.attached:
+            awaited = functools.partial(self._node.awaits, session)
+            result = read_result(codec.wire, payload, awaited)
+            if result is not None:
+                return {"type": _RESULT, "data": result}
+        return _decode(codec, payload, limit)
 
     async def _rest(self, spent_s: float, *, exempt: bool) -> None:
         """Whoever asks for much waits: no client's requests, cheap as they are to send, take more than a tenth of the loop.
@@ -230,16 +243,6 @@ class MessageEndpoint:
 
 def _publishes(wire: Wire, principal: Principal) -> bool:
     return wire is not Wire.FREQTRADE and bool(principal.publishes)
-
-
-def _message(session: Session, codec: Codec, event: Any, limit: int) -> dict[str, Any]:
-    text = event.get("text")
-    payload: str | bytes = text if text is not None else event["bytes"]
-    if session.attached:
-        result = read_result(codec.wire, payload)
-        if result is not None:
-            return {"type": "result", "data": result}
-    return _decode(codec, payload, limit)
 
 
 def _decode(codec: Codec, payload: str | bytes, limit: int) -> dict[str, Any]:

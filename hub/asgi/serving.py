@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from hub.asgi.descriptors import ACCEPT_BATCH, MAX_WAITING, Waiting
 from hub.asgi.prepared import PreparedWebSocketProtocol, check_uvicorn
 from hub.asgi.prepared_http import HEADER_BYTES, PreparedHTTPProtocol
+from hub.asgi.unsent import Unsent
 
 __all__ = ["BACKLOG", "log_config", "uvicorn_config"]
 
@@ -31,6 +32,7 @@ def uvicorn_config(
     logging_config: dict[str, Any] | None = None,
     shutdown_s: int = 5,
     waiting: Waiting | None = None,
+    unsent: Unsent | None = None,
     trusted_proxies: Sequence[str] = (),
 ) -> uvicorn.Config:
     """A `uvicorn.Config` with our protocol classes, no deflate and no Server header.
@@ -43,6 +45,7 @@ def uvicorn_config(
             the hub has its own).
         shutdown_s: how long uvicorn waits for requests at its shutdown. Drain the node before it.
         waiting: the sockets that are no accepted websocket (hub.asgi.descriptors).
+        unsent: the answers that clients have not taken (hub.asgi.unsent).
         trusted_proxies: IP addresses and networks of proxies. A request from there is its X-Forwarded-For's last address that
             is none of them; without any, that header is not read and `scope["client"]` is the socket's peer.
 
@@ -83,6 +86,7 @@ def uvicorn_config(
     )
     # Read by our protocol classes: uvicorn gives them nothing else of ours.
     config.waiting = Waiting(MAX_WAITING) if waiting is None else waiting  # type: ignore[attr-defined]
+    config.unsent = Unsent() if unsent is None else unsent  # type: ignore[attr-defined]
     # At uvicorn's TRACE level this logger prints whole scopes, query strings and headers included.
     logging.getLogger("uvicorn.asgi").setLevel(logging.INFO)
     return config

@@ -292,12 +292,14 @@ class FreqtradeBot:
         try:
             if response.is_redirect:
                 raise BotError(f"bot {self.name} answers with a redirect; expected freqtrade's REST")
+            if not 200 <= response.status_code <= 599:
+                raise BotError(f"bot {self.name} answers with {response.status_code}, no status of HTTP")
             body = await self._body(response)
         finally:
             await response.aclose()
-        return BotAnswer(
-            status=response.status_code, body=body, content_type=response.headers.get("Content-Type", "")
-        )
+        kind = response.headers.get("Content-Type", "")
+        # What is no ASCII is no media type (RFC 9110 section 8.3.1), and not every server could send it on.
+        return BotAnswer(status=response.status_code, body=body, content_type=kind if kind.isascii() else "")
 
     async def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()

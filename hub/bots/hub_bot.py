@@ -18,7 +18,7 @@ from hub.protocol.botapi import BotError, BotFault
 from hub.protocol.errors import BadFrame
 from hub.protocol.operations import Operation
 
-__all__ = ["HUB_API_VERSION", "BotSource", "Candles", "HubBot", "nominal_ms"]
+__all__ = ["HUB_API_VERSION", "BotSource", "Candles", "HubBot", "Turns", "nominal_ms"]
 
 HUB_API_VERSION = 2.35
 """The REST version of such a bot. FreqUI turns features on by it (a number compare): from 2.2 on it opens the websocket, at 2.21
@@ -60,22 +60,44 @@ class BotSource(Protocol):
         """What the bot last published of a pair, None for nothing."""
 
 
+class Turns:
+    """A slice of long work a turn of the loop, whoever it is for.
+
+    With a turn for each request, 32 charts at once put 32 slices between a fill and its receivers (measured: a p50 of 330 ms).
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def next(self) -> None:
+        """Wait for the loop to turn, and behind all who wait already."""
+        async with self._lock:
+            await asyncio.sleep(0)
+
+
 class HubBot:
     """A bot that is asked for nothing. `overrides` are fields of show_config that its owner stated (`hub.bots`).
 
     Nothing is guessed: what no message tells is null, empty or off. Two fields cannot be null and so state the harmless case
     until the owner says otherwise: `dry_run` true and `runmode` "dry_run" (with another one FreqUI never refreshes). What only the
-    bot itself could answer or do is a BotError.
+    bot itself could answer or do is a BotError. `turns` are those of all bots of the loop.
     """
 
     def __init__(
-        self, name: str, source: BotSource, *, version: str, overrides: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        source: BotSource,
+        *,
+        version: str,
+        overrides: Mapping[str, Any] | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._name = name
         self._source = source
         self._version = version
         self._overrides = dict(overrides or {})
         self._bound = Bound(name)
+        self._turns = turns or Turns()
         self._known = {
             "version": self.version,
             "show_config": self.show_config,
@@ -135,7 +157,7 @@ class HubBot:
     ) -> PairHistory:
         """From the frames that the bot published; without one the empty answer of freqtrade.
 
-        The rows are made in slices of about a millisecond with a turn of the loop between, so that no fill waits.
+        The rows are made in slices of about a millisecond with a turn of the loop between (Turns), so that no fill waits.
         """
         candles = self._source.candles(self._name, pair, timeframe)
         try:
@@ -150,10 +172,12 @@ class HubBot:
             )
         except BadFrame as error:
             raise BotFault(str(error)) from None
-        pieces = []
-        for piece in history.pieces():
+        pieces: list[bytes] = []
+        making = history.pieces()
+        await self._turns.next()
+        while (piece := next(making, None)) is not None:
             pieces.append(piece)
-            await asyncio.sleep(0)
+            await self._turns.next()
         return history.answer(b"".join(pieces))
 
     def _state(self) -> str:

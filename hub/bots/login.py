@@ -177,5 +177,5 @@ def _lifetime_s(token: str) -> float:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return max(0.0, float(claims["exp"]) - float(claims["iat"]))
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return float("inf")

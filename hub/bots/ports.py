@@ -153,6 +153,7 @@ class InProcess:
         self.bot = bot
         self._given = loop
         self._own: asyncio.AbstractEventLoop | None = None
+        self._ended = False
         self._lock = threading.Lock()
         self._deadline_s = deadline_s
         self._bound = Bound(name, in_flight)
@@ -167,9 +168,13 @@ class InProcess:
             "busy": self._bound.busy,
         }
 
-    def close(self) -> None:
-        """End the thread, if there is one; requests under way end with BotGone. Does not wait for a bot that blocks."""
+    def close(self, *, for_good: bool = False) -> None:
+        """End the thread, if there is one; requests under way end with BotGone, and later ones too when it is `for_good`.
+
+        Does not wait for a bot that blocks.
+        """
         with self._lock:
+            self._ended = self._ended or for_good
             loop, self._own = self._own, None
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
@@ -195,6 +200,10 @@ class InProcess:
     def _call(self, begin: Callable[..., None], *arguments: Any) -> None:
         # Under the lock, so that `close` stops the loop behind it, never before.
         with self._lock:
+            if self._ended:
+                # Whoever was about to ask when the bot was taken back; a thread begun now nobody would end.
+                self._bound.give()
+                raise BotGone(f"bot {self.name} has ended")
             loop = self._given
             if loop is None:
                 loop = self._own = self._own or _loop_in_a_thread(f"tradewire-bot-{self.name}")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hub.bots.freqtrade import FreqtradeBot
-from hub.bots.hub_bot import BotSource, HubBot, nominal_ms
+from hub.bots.hub_bot import BotSource, HubBot, Turns, nominal_ms
 from hub.bots.ports import BotPort, InProcess, Requested, Requester
 from hub.protocol.botapi import UnknownBot
 
@@ -83,6 +83,7 @@ class BotRegistry:
         self._freqtrade: dict[str, FreqtradeBot] = {}
         self._overrides = overrides or {}
         self._hub_bots: dict[str, HubBot] = {}
+        self._turns = Turns()
         self.default_bot = default_bot
 
     def pass_to(self, bot: FreqtradeBot) -> None:
@@ -145,7 +146,13 @@ class BotRegistry:
     def _hub_bot(self, name: str) -> HubBot:
         if not self.knows(name):
             raise UnknownBot(f"bot {name}: unknown")
-        return HubBot(name, self._source, version=self._version, overrides=self._overrides.get(name))
+        return HubBot(
+            name,
+            self._source,
+            version=self._version,
+            overrides=self._overrides.get(name),
+            turns=self._turns,
+        )
 
     def _listing(self, name: str) -> BotListing:
         source, (kind, _port) = self._source, self._resolve(name)

@@ -242,6 +242,11 @@ class Calls:
         """Whether this owner has a call of this name in flight."""
         return any(c.owner == owner and c.name == name for c in self._of.get(owner, ()))
 
+    def awaits(self, session: Session, number: int) -> bool:
+        """Whether this session's bot has a call of this number to answer."""
+        call = self._calls.get(number)
+        return call is not None and call.session is session
+
     def result(self, session: Session, result: BotResult) -> None:
         """A bot's result ends the call of its number. One that nobody waits for is counted and dropped.
 

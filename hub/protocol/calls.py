@@ -7,7 +7,7 @@ docs/wire-protocol.md, Calls.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -202,8 +202,12 @@ _JSON = msgspec.json.Decoder(_Frame)
 _MSGPACK = msgspec.msgpack.Decoder(_Frame)
 
 
-def read_result(wire: Wire, payload: bytes | str) -> BotResult | None:
+def read_result(
+    wire: Wire, payload: bytes | str, awaited: Callable[[int], bool] = lambda _call: True
+) -> BotResult | None:
     """A `result` frame with its body untouched, or None for anything else: the codec then says what it is.
+
+    The body of a call that nobody has `awaited` is not looked at.
 
     From a JSON wire a body is looked at once and built into no objects: 1500 candles of 42 columns (1.1 MB) take 1.4 ms, where
     decoding and encoding them again takes 7 ms, as it does from msgpack.
@@ -213,10 +217,10 @@ def read_result(wire: Wire, payload: bytes | str) -> BotResult | None:
         return None
     try:
         data = (_JSON.decode(payload) if isinstance(payload, str) else _MSGPACK.decode(payload)).data
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     size = len(payload) if not isinstance(payload, str) or payload.isascii() else len(payload.encode())
-    return BotResult(call=data.call, result=_result(data, json), size=size)
+    return BotResult(call=data.call, result=_result(data, json) if awaited(data.call) else None, size=size)
 
 
 def _result(data: _Data, json: bool) -> CallResult | None:
@@ -227,5 +231,5 @@ def _result(data: _Data, json: bool) -> CallResult | None:
         return CallResult(status=data.status, body=body or b"null")
     try:
         return CallResult(status=data.status, body=encode_body(msgspec.msgpack.decode(body)))
-    except (BadMessage, msgspec.DecodeError, RecursionError):
+    except (BadMessage, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

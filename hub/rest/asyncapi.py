@@ -67,10 +67,11 @@ _SECURITY: Mapping[str, Json] = {
 
 def asyncapi_routes(*, version: str) -> list[BaseRoute]:
     """/asyncapi.json, for the outer application."""
-    document = asyncapi_document(version)
+    # Encoded once: anyone may ask.
+    document = JSONResponse(asyncapi_document(version)).body
 
     async def asyncapi(_request: Request) -> Response:
-        return JSONResponse(document)
+        return Response(document, media_type="application/json")
 
     return [Route("/asyncapi.json", asyncapi)]
 

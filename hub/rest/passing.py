@@ -29,7 +29,8 @@ __all__ = ["OWN_PATHS", "PassThrough", "PassingStatistics"]
 OWN_PATHS = frozenset({"/token/login", "/token/refresh", "/publish", "/bots", "/ws_ticket", "/message/ws"})
 """Routes of the hub itself, below the prefix of the mount."""
 
-_OPEN = frozenset({("GET", "/ping"), ("HEAD", "/ping")})
+_OPEN = frozenset({("GET", b"/ping"), ("HEAD", b"/ping")})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 _RETRY_AFTER_S = 1
 
 
@@ -44,8 +45,9 @@ class PassingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class PassThrough:
     """The ASGI application before `rest_app`.
 
-    A body is at most `body_bytes` and must arrive within `body_timeout_s` seconds. While the bodies and answers under way have
-    `held_bytes` together (clients that do not read, for one), no request is passed on: 503.
+    A body is at most `body_bytes` and must arrive within `body_timeout_s` seconds; a ping, which needs no credential, goes without
+    one. While the bodies and answers under way have `held_bytes` together (clients that do not read, for one), no request is
+    passed on: 503.
 
     Args:
         passed: the bot of a name, or the default bot's for None, when requests for it are to be passed on.
@@ -89,17 +91,23 @@ class PassThrough:
         self._requests += 1
         held = _Held(self)
         try:
-            response = await self._answer(bot, path, Request(scope, receive), held)
+            response = await self._answer(bot, Request(scope, receive), held)
             await response(scope, receive, send)
         finally:
             held.release()
             self._requests -= 1
 
-    async def _answer(self, bot: FreqtradeBot, path: str, request: Request, held: _Held) -> Response:
+    async def _answer(self, bot: FreqtradeBot, request: Request, held: _Held) -> Response:
+        raw = _raw_below(request.scope)
         try:
-            if (request.method, path) not in _OPEN:
+            # TRACE would show the client what the hub sends, CONNECT opens a tunnel.
+            if request.method not in _METHODS:
+                raise HTTPException(405)
+            body = b""
+            # By the bytes that the bot gets, as it looks at them: "/%70ing" is asked with the hub's credential.
+            if (request.method, raw) not in _OPEN:
                 await self._user(request)
-            body = await self._read(request, held)
+                body = await self._read(request, held)
             self._check_room()
         except HTTPException as error:
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
@@ -114,7 +122,7 @@ class PassThrough:
             return Response(status_code=400)
         answer = await bot.pass_on(
             request.method,
-            _raw_below(request.scope),
+            raw,
             request.scope.get("query_string", b""),
             body,
             request.headers.get("content-type"),

@@ -67,11 +67,14 @@ def documentation_routes(rest: FastAPI, *, prefix: str, version: str, default_bo
     Raises:
         ConfigError: the package with Swagger UI is not installed.
     """
-    document = openapi_document(rest, prefix=prefix, version=version, default_bot=default_bot)
+    # Encoded once: it takes milliseconds of the loop, and anyone may ask.
+    document = JSONResponse(
+        openapi_document(rest, prefix=prefix, version=version, default_bot=default_bot)
+    ).body
     assets = _assets()
 
     async def openapi(_request: Request) -> Response:
-        return JSONResponse(document)
+        return Response(document, media_type="application/json")
 
     async def docs(request: Request) -> Response:
         root = request.scope.get("root_path", "")

@@ -168,7 +168,9 @@ def _endpoint(operation: Operation, ask: Callable[[Request], Awaitable[_Asked]])
     async def endpoint(asked: _Asked, **given: Any) -> Response:
         arguments = arguments_of(operation, given)
         answer = await asked.port.perform(operation, arguments, principal=asked.principal.name)
-        return Response(answer.body, answer.status, media_type="application/json")
+        # Those two have no body (RFC 9110 sections 15.3.5 and 15.4.5), whatever the bot says.
+        body = b"" if answer.status in (204, 304) else answer.body
+        return Response(body, answer.status, media_type="application/json")
 
     dependency = inspect.Parameter(
         "asked", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(ask)]

@@ -267,6 +267,10 @@ class FakeNode:
         self.on_receive: Callable[[Any, dict[str, Any]], None] = self.echo
         self.gate: asyncio.Event | None = None
         self.gone = asyncio.Event()
+        self.awaited = True
+
+    def awaits(self, session: Any, number: int) -> bool:
+        return self.awaited
 
     def admit(self, principal: Principal) -> None:
         self.calls.append("admit")

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from hub.asgi.app import HubApp, build_app
-from hub.asgi.connection import BURST_S, MESSAGE_PATH, MessageEndpoint, RequestBudget
+from hub.asgi.connection import BURST_S, MESSAGE_PATH, REST_FACTOR, MessageEndpoint, RequestBudget
 from hub.protocol.codec import close_frame, frame
 from hub.protocol.errors import HandshakeRefused
 from hub.protocol.principal import Principal
@@ -25,7 +25,7 @@ JSON = "tradewire.v2.json"
 
 
 class Edge:
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.node = FakeNode()
         self.authenticator = FakeAuthenticator()
         self.now = 0.0
@@ -33,6 +33,7 @@ class Edge:
             self.node,  # type: ignore[arg-type]
             self.authenticator,  # type: ignore[arg-type]
             clock=lambda: self.now,
+            **settings,
         )
 
     async def connect(self, wire: str | None = JSON) -> Peer:
@@ -280,6 +281,34 @@ async def test_results_of_an_attached_bot_may_be_large_and_many(
     else:
         assert int.from_bytes(peer.taken()[2:4], "big") == code
         assert len(edge.node.received) == 1
+    await peer.lose()
+
+
+@pytest.mark.anyio
+async def test_results_that_nobody_waits_for_cost_the_bot_its_time_only() -> None:
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    def receive(session: Any, _message: Any) -> None:
+        session.attached = True
+        edge.now += 0.5
+
+    edge = Edge(sleep=sleep)
+    edge.authenticator.principal = Principal(name="p", publishes=frozenset({"a"}))
+    edge.node.limits.requests_per_s = 1
+    edge.node.on_receive = receive
+    peer = await edge.opened()
+    await peer.send(text('{"type":"attach","id":1}'))
+    for awaited in (True, False, False, False, False):
+        edge.node.awaited = awaited
+        await peer.send(text('{"type":"result","data":{"call":7,"status":200,"body":[]}}'))
+    assert [message["data"].result is None for message in edge.node.received[1:]] == [
+        False,
+        *[True] * 4,
+    ]
+    assert rests[1:] == [0, *[0.5 * REST_FACTOR] * 4]
     await peer.lose()
 
 

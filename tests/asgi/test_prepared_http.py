@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from uvicorn.server import ServerState
 from hub.asgi import prepared_http
 from hub.asgi.prepared import PreparedWebSocketProtocol
 from hub.asgi.prepared_http import PreparedHTTPProtocol
+from hub.asgi.unsent import PIECE_BYTES, UNSENT_BYTES, Unsent
 
 from .doubles import FakeLoop, FakeTransport, Lines, request
 
@@ -38,11 +40,11 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Visitor:
-    def __init__(self) -> None:
+    def __init__(self, app: Any = echo) -> None:
         self.loop = FakeLoop()
         self.transport = FakeTransport()
         config = Config(
-            echo,
+            app,
             http=PreparedHTTPProtocol,
             ws=PreparedWebSocketProtocol,
             lifespan="off",
@@ -169,3 +171,116 @@ async def test_an_upgrade_ends_the_deadline() -> None:
     assert isinstance(visitor.transport.protocol, PreparedWebSocketProtocol)
     visitor.transport.protocol.connection_lost(None)
     await visitor.loop.settle()
+
+
+def answering(body: bytes, *, started: list[Any] | None = None) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        if started is not None:
+            started.append(scope)
+
+    return app
+
+
+async def test_a_large_answer_waits_for_its_reader() -> None:
+    body = bytes(range(256)) * 4096
+    ended: list[Any] = []
+    visitor = Visitor(answering(body, started=ended))
+    visitor.transport.stuck = True
+    written = await visitor.send(GET)
+    unsent = visitor.protocol._unsent
+    assert visitor.transport.buffered < 2 * PIECE_BYTES
+    assert unsent.statistics()["unsent_bytes"] > len(body) - 2 * PIECE_BYTES
+    while not ended:
+        visitor.transport.drain()
+        await visitor.loop.settle()
+    assert (written + visitor.transport.written).partition(b"\r\n\r\n")[2] == body
+    assert unsent.statistics() == {
+        "answers": 0,
+        "unsent_bytes": 0,
+        "unsent_limit_bytes": UNSENT_BYTES,
+        "aborted": 0,
+    }
+
+
+async def test_who_does_not_read_is_dropped() -> None:
+    visitor = Visitor(answering(bytes(10 * PIECE_BYTES)))
+    visitor.transport.stuck = True
+    await visitor.send(GET)
+    visitor.loop.advance(prepared_http.STALL_S - 1)
+    visitor.transport.drain()
+    await visitor.loop.settle()
+    visitor.loop.advance(prepared_http.STALL_S - 1)
+    assert not visitor.transport.aborted
+    visitor.loop.advance(1)
+    assert visitor.transport.aborted
+    visitor.protocol.connection_lost(None)
+    await visitor.loop.settle()
+    assert len(visitor.protocol._unsent) == 0
+
+
+async def test_who_leaves_the_end_of_an_answer_is_dropped() -> None:
+    visitor = Visitor(answering(b"x" * 1000))
+    visitor.transport.stuck = True
+    await visitor.send(GET.replace(b"Host", b"Connection: close\r\nHost"))
+    assert visitor.transport.closing
+    visitor.loop.advance(prepared_http.STALL_S)
+    assert visitor.transport.aborted
+
+
+async def test_garbage_behind_an_answer_ends_the_connection() -> None:
+    visitor = Visitor(answering(b"early"))
+    head = b"POST / HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert (await visitor.send(head)).endswith(b"early")
+    assert await visitor.send(b"ZZ\r\nx\r\n") == b""
+    assert visitor.transport.closing
+
+
+async def test_what_outlives_the_shutdown_is_answered_503(caplog: pytest.LogCaptureFixture) -> None:
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    visitor = Visitor(stuck)
+    await visitor.send(GET)
+    for task in visitor.protocol.tasks:
+        task.cancel()
+    await visitor.loop.settle()
+    written = bytes(visitor.transport.written)
+    assert written.startswith(b"HTTP/1.1 503 ")
+    assert written.endswith(b'{"detail":"The hub is shutting down."}')
+    assert visitor.transport.closing
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_an_answer_that_has_begun_breaks_off_at_the_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    visitor = Visitor(answering(bytes(10 * PIECE_BYTES)))
+    visitor.transport.stuck = True
+    await visitor.send(GET)
+    for task in visitor.protocol.tasks:
+        task.cancel()
+    await visitor.loop.settle()
+    assert visitor.transport.aborted
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_who_waits_the_longest_makes_room() -> None:
+    transports = [FakeTransport() for _ in range(3)]
+    unsent = Unsent(limit=100)
+    for transport in transports:
+        unsent.enter(transport, 40)
+    assert [t.aborted for t in transports] == [True, False, False]
+    unsent.sent(transports[1], 30)
+    unsent.enter(transports[0], 40)
+    assert [t.aborted for t in transports] == [True, False, False]
+    assert unsent.statistics() == {
+        "answers": 3,
+        "unsent_bytes": 90,
+        "unsent_limit_bytes": 100,
+        "aborted": 1,
+    }
+    for transport in transports:
+        unsent.leave(transport)
+        unsent.leave(transport)
+    assert unsent.bytes == 0

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.anyio
 KEY = "k" * 40
 BASIC = "Basic " + base64.b64encode(b"freqtrader:secret-canary").decode()
 GONE = b'{"error":"Error querying /api/v1/count: bot maker is out of reach"}'
+HUGE = base64.urlsafe_b64encode(b'{"exp":1%s,"iat":0}' % (b"0" * 400)).decode().rstrip("=")
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
@@ -167,6 +168,30 @@ async def test_every_status_of_the_bot_is_the_clients(status: int) -> None:
     assert bot.state().online is True
 
 
+@pytest.mark.parametrize("status", [600, 999])
+async def test_what_is_no_status_of_http_is_a_502(status: int) -> None:
+    upstream = Upstream()
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, content=b"x")
+
+    upstream.answer = answer
+    answered = await upstream.bot().pass_on("GET", b"/count")
+    assert answered.status == 502
+    assert f"answers with {status}".encode() in answered.body
+
+
+@pytest.mark.parametrize("kind", ["text/\u20ac".encode(), b"text/\xff\xfe"])
+async def test_a_content_type_that_is_none_is_left_out(kind: bytes) -> None:
+    upstream = Upstream()
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=b"x", headers=[(b"Content-Type", kind)])
+
+    upstream.answer = answer
+    assert await upstream.bot().pass_on("GET", b"/count") == BotAnswer(status=200, body=b"x", content_type="")
+
+
 # --- the login
 
 
@@ -274,12 +299,13 @@ async def test_what_is_no_freqtrade_is_a_502(content: bytes, status: int, said: 
     assert said in answer.body.decode()
 
 
-async def test_a_token_that_does_not_say_how_long_it_lasts_is_used_until_a_401() -> None:
+@pytest.mark.parametrize("token", ["opaque", f"a.{HUGE}.b", "a.!.b"])
+async def test_a_token_that_does_not_say_how_long_it_lasts_is_used_until_a_401(token: str) -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.path)
-        return httpx.Response(200, json={"access_token": "opaque", "refresh_token": "opaque"})
+        return httpx.Response(200, json={"access_token": token, "refresh_token": "opaque"})
 
     bot = FreqtradeBot(
         "m", host="h", port=1, username="u", password="p", transport=httpx.MockTransport(answer)

@@ -163,3 +163,14 @@ async def test_rows_of_candles_are_encoded_in_slices_to_the_same_json() -> None:
     port = InProcess("a", Candles(), loop=asyncio.get_running_loop())  # type: ignore[arg-type]
     answer = await ask(port, "pair_candles", pair="A/B", timeframe="5m", limit=None)
     assert answer["data"] == [[n, n / 3] for n in range(250)]
+
+
+async def test_a_port_that_was_taken_back_begins_no_thread(port: InProcess) -> None:
+    assert await ask(port, "version") == {"version": "1"}
+    port.close()
+    assert await ask(port, "version") == {"version": "1"}
+    port.close(for_good=True)
+    with pytest.raises(BotGone):
+        await ask(port, "version")
+    assert port.statistics()["in_flight"] == 0
+    assert port._own is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import msgspec
 import pytest
 
 from hub.bots.freqtrade import FreqtradeState
-from hub.bots.hub_bot import HUB_API_VERSION, Candles, HubBot
+from hub.bots.hub_bot import HUB_API_VERSION, Candles, HubBot, Turns
 from hub.bots.ports import InProcess
 from hub.bots.registry import BotKind, BotRegistry
 from hub.protocol.answers import Health, PairList, Version
@@ -285,3 +287,28 @@ async def test_a_call_that_fails_is_one_of_botapis_errors(
     with pytest.raises(expected) as raised:
         await known.registry.port("alpha").perform(OPERATIONS["count"], {}, principal="user:a")
     assert type(raised.value) is expected
+
+
+async def test_of_many_long_answers_one_slice_is_made_a_turn() -> None:
+    loop, turns, turn = asyncio.get_running_loop(), Turns(), 0
+    slices: list[int] = []
+    ended = asyncio.Event()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if not ended.is_set():
+            loop.call_soon(count)
+
+    async def work() -> None:
+        for _ in range(4):
+            await turns.next()
+            slices.append(turn)
+
+    count()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(8):
+            tasks.create_task(work())
+    ended.set()
+    assert len(slices) == 32
+    assert max(Counter(slices).values()) == 1

@@ -379,12 +379,23 @@ def test_a_body_passes_from_wire_to_wire(wire: Wire, to: Wire) -> None:
         ('{"type":"result","data":{"call":1,"status":99}}', None),
         (msgpack.packb({"type": "result", "data": {"call": 1, "status": 200, "body": b"\x00"}}), None),
         (msgpack.packb({"type": "result", "data": {"call": 1, "status": 200, "body": {1: 2}}}), None),
+        (
+            msgpack.packb({"type": "result", "data": {"call": 1, "status": 200, "body": "ab"}})[:-2]
+            + b"\xff\xfe",
+            None,
+        ),
     ],
 )
 def test_read_result(payload: str | bytes, expected: CallResult | None) -> None:
     read = read_result(Wire.JSON if isinstance(payload, str) else Wire.MSGPACK, payload)
     assert read is not None
     assert (read.call, read.result) == (1, expected)
+
+
+def test_the_body_of_a_result_that_comes_too_late_is_not_looked_at() -> None:
+    payload = msgpack.packb({"type": "result", "data": {"call": 1, "status": 200, "body": [1]}})
+    read = read_result(Wire.MSGPACK, payload, lambda call: call != 1)
+    assert read == BotResult(call=1, result=None, size=len(payload))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,23 @@ async def test_a_401_is_the_mounts(authorization: str | None, method: str, path:
     assert service.bot.passed == []
 
 
+async def test_a_ping_goes_without_its_body_and_only_as_it_is() -> None:
+    # Else who has no credential could fill what users need, and be asked for with the hub's own.
+    service = Passing(held_bytes=10)
+    assert (await service.request("GET", "/api/v1/ping", content=b"x" * 1000)).status_code == 200
+    assert service.bot.passed == [("GET", b"/ping", b"", b"", None)]
+    assert (await service.get("/api/v1/%70ing")).status_code == 401
+    assert len(service.bot.passed) == 1
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])
+async def test_what_is_no_method_of_rest_is_not_passed_on(method: str) -> None:
+    service = Passing()
+    response = await service.request(method, "/api/v1/version", headers=USER)
+    assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"})
+    assert service.bot.passed == []
+
+
 async def test_cors_is_around_what_is_passed_on() -> None:
     service = Passing()
     for path in ("/api/v1/status", "/bots/alpha/api/v1/version"):

@@ -9,9 +9,11 @@ from typing import Any
 
 import openapi_spec_validator
 import pytest
+from starlette.responses import JSONResponse
 
 from hub.protocol.botapi import OPERATIONS
 from hub.protocol.errors import ConfigError
+from hub.rest.asyncapi import asyncapi_routes
 from hub.rest.public import documentation_routes, openapi_document, probe_routes
 
 from .service import Service
@@ -118,6 +120,15 @@ def test_every_answer_of_a_bot_is_a_component(document: dict[str, Any]) -> None:
 def test_each_bot_is_a_server_of_the_same_paths(document: dict[str, Any]) -> None:
     assert [server["url"] for server in document["servers"]] == ["/", "/bots/{bot}"]
     assert document["servers"][1]["variables"]["bot"]["default"] == "main"
+
+
+async def test_the_documents_are_encoded_once(documented: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(routes=asyncapi_routes(version="1"))
+    monkeypatch.delattr(JSONResponse, "render")
+    for response in (await documented.get("/openapi.json"), await service.get("/asyncapi.json")):
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/json"
+        assert response.json()["info"]["title"] == "tradewire"
 
 
 async def test_the_documentation_works_without_internet(documented: Service) -> None:

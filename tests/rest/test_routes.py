@@ -372,3 +372,15 @@ async def test_the_list_of_bots(service: Service, bot: LedgerBot) -> None:
     service.now_ms = fresh["last_message_ts"] + 660_001
     assert {b["stale"] for b in (await ask(service, "GET", "/bots")).json()} == {True}
     service.now_ms = NOW_MS
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_status_without_a_body_has_none(status: int) -> None:
+    class Bot:
+        async def request(self, *_: Any, **__: Any) -> tuple[int, bytes]:
+            return status, b"{}"
+
+    service = Service()
+    service.attached["alpha"] = Bot()
+    response = await service.get("/bots/alpha/api/v1/version", headers={"Authorization": basic()})
+    assert (response.status_code, response.content) == (status, b"")
