@@ -231,6 +231,17 @@ def poisoned(data: Any) -> Any:
     return HOSTILE if isinstance(data, str) else data
 
 
+@pytest.mark.parametrize(("operation", "path"), [("status", "status"), ("trades", "trades?limit=2")])
+def test_trades_are_told_in_whole_words_on_a_narrow_terminal(operation: str, path: str) -> None:
+    wide, narrow = (shown(operation, SAMPLES[path], width=width).split() for width in (1000, 80))
+    assert set(narrow[: narrow.index("not")]) < set(wide)
+    assert "for want of room" in " ".join(narrow)
+
+
+def test_an_empty_map_is_told() -> None:
+    assert shown("plot_config", {}).strip() == "none"
+
+
 @pytest.mark.parametrize("path", [p for p in SAMPLES if p != "ping"])
 @pytest.mark.parametrize("width", [30, 200])
 def test_no_text_of_a_peer_drives_the_terminal(path: str, width: int) -> None:
