@@ -71,10 +71,20 @@ _SHOWN = (
 )
 
 
+# Of click, or of the copy of it that newer versions of typer have.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
 def main() -> None:
     """Entry point: every failure that is expected is one line on stderr and exit status 1, or 2 for a wrong command."""
     try:
-        app()
+        # Standalone typer frames a mistake in five lines. Without any word it gives its help.
+        status = app(standalone_mode=len(sys.argv) < 2)
+        raise SystemExit(status if isinstance(status, int) else 0)
+    except _UsageError as error:
+        _fail(" ".join(error.format_message().split()), 2)
+    except typer.Abort:
+        raise SystemExit(1) from None
     except BadRequest as error:
         # Found out before anything was sent: the command line is wrong.
         _fail(str(error), 2 if error.status is None else 1)

@@ -178,9 +178,12 @@ class RestClient:
     def fetch(self, operation: str, arguments: Mapping[str, Any] | None = None) -> bytes:
         """The answer to an operation of OPERATIONS as the peer's own bytes of JSON."""
         known = _operation(operation)
-        path, query, body = known.request(_checked(known, arguments or {}))
+        try:
+            path, query, body = known.request(_checked(known, arguments or {}))
+            content = None if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError:
+            raise BadRequest(f"{known.name}: expected valid Unicode") from None
         target = f"{self._prefix}{path}{'?' + query if query else ''}"
-        content = None if body is None else msgspec.json.encode(body)
         return self._authorized(known.method, target, content)
 
     def bots(self) -> Any:

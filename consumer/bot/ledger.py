@@ -1,18 +1,16 @@
 """All trades of a book, kept between questions, so that statistics over many do not read them again at every candle.
 
 A closed trade never changes, but for the current rate of its pair, which no statistics use; it can only be deleted. So what is
-kept are the closed trades, and a question reads the newest ones until it has as many as the book and their profits add up to the
-wallet's closed profit, exactly; when that does not come out, a trade was deleted and all are read again. Reading 10,000 trades
-takes seconds on a busy machine; the newest few take milliseconds.
+kept are the closed trades, and a question reads which there are and the records of those that it does not know. Reading 10,000
+trades takes seconds on a busy machine; their numbers and the newest few take milliseconds.
 
 The memory is that of the closed trades with their orders: about 2.5 KB each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from threading import Lock
 
 from consumer.bot.book import Book
@@ -53,32 +51,14 @@ class Ledger:
         return {"closed_trades": 0 if trades is None else len(trades.closed)}
 
     def _read(self, reading: Reading) -> Trades:
-        wallet = reading.wallet()
-        known = self._trades.closed if self._trades is not None else ()
-        closed = _with_newest(known, reading, wallet.closed_profit) if known else None
+        known = {trade.id: trade for trade in self._trades.closed} if self._trades is not None else {}
+        numbers = reading.closed_numbers()
+        found = known | {
+            t.id: t for t in reading.closed([number for number in numbers if number not in known])
+        }
         return Trades(
             revision=reading.revision,
-            closed=reading.closed_trades() if closed is None else closed,
+            closed=tuple(found[number] for number in numbers),
             open=reading.open_trades(),
-            wallet=wallet,
+            wallet=reading.wallet(),
         )
-
-
-def _with_newest(
-    known: Sequence[TradeRecord], reading: Reading, closed_profit: Decimal
-) -> Sequence[TradeRecord] | None:
-    """`known` and the trades that were closed since, by number; None when that is not all there is."""
-    missing = reading.trades(1).total - len(known)
-    if missing < 0:
-        return None
-    found = {trade.id: trade for trade in known}
-    if missing:
-        newest = reading.trades(missing, order_by_id=False).trades
-        found |= {trade.id: trade for trade in newest}
-    if len(found) != len(known) + missing or _profit(found.values()) != closed_profit:
-        return None
-    return tuple(sorted(found.values(), key=lambda trade: trade.id)) if missing else known
-
-
-def _profit(trades: Iterable[TradeRecord]) -> Decimal:
-    return sum((trade.profit_abs or Decimal(0) for trade in trades), Decimal(0))

@@ -91,12 +91,16 @@ class Reading:
 
     def closed_trades(self) -> tuple[TradeRecord, ...]:
         """All closed trades, by number."""
-        closed = select(Trade.id).where(Trade.is_open.is_(False)).order_by(Trade.id)
-        numbers = self._connection.execute(closed).scalars().all()
+        numbers = self.closed_numbers()
         # Deleted ones go. One that a reading of an older commit puts back goes the next time.
         for number in set(self._kept) - set(numbers):
             self._kept.pop(number, None)
-        return self._closed(numbers)
+        return self.closed(numbers)
+
+    def closed_numbers(self) -> Sequence[int]:
+        """The numbers of all closed trades, rising."""
+        closed = select(Trade.id).where(Trade.is_open.is_(False)).order_by(Trade.id)
+        return self._connection.execute(closed).scalars().all()
 
     def trades(self, limit: int, offset: int = 0, *, order_by_id: bool = True) -> TradePageRecord:
         """A page of closed trades, by number or, newest first, by the date of their end (as freqtrade's /trades)."""
@@ -105,7 +109,7 @@ class Reading:
         limit, offset = min(limit, _NO_INTEGER - 1), min(offset, _NO_INTEGER - 1)
         page = select(Trade.id).where(closed).order_by(*order).limit(limit).offset(offset)
         total = self._connection.execute(select(func.count()).where(closed)).scalar_one()
-        return TradePageRecord(self._closed(self._connection.execute(page).scalars().all()), total)
+        return TradePageRecord(self.closed(self._connection.execute(page).scalars().all()), total)
 
     def wallet(self) -> WalletRecord:
         """The wallet."""
@@ -161,7 +165,8 @@ class Reading:
             for row in rows
         )
 
-    def _closed(self, numbers: Sequence[int]) -> tuple[TradeRecord, ...]:
+    def closed(self, numbers: Sequence[int]) -> tuple[TradeRecord, ...]:
+        """The closed trades of these numbers, in this order."""
         found = {number: record for number in numbers if (record := self._kept.get(number)) is not None}
         missing = [number for number in numbers if number not in found]
         for start in range(0, len(missing), _CHUNK):

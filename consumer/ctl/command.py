@@ -104,7 +104,12 @@ def _question(text: str) -> str:
     """The line that is typed at a question. typer's own prompt would leave a blank on stdout."""
     sys.stderr.write(text)
     sys.stderr.flush()
-    return sys.stdin.readline().strip()
+    line = sys.stdin.readline()
+    if not line:
+        # Ctrl-D: who asks gets no answer, and an empty one is an answer.
+        sys.stderr.write("\n")
+        raise SystemExit(1)
+    return line.strip()
 
 
 # --- where and who

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -149,7 +150,13 @@ def _note(text: str) -> Text:
 def _generic(data: Any) -> Iterable[RenderableType]:
     if isinstance(data, dict):
         texts = [v for v in data.values() if isinstance(v, str)]
-        yield Text(clean(texts[0])) if len(data) == len(texts) == 1 else _mapping(data)
+        yield (
+            Text(clean(texts[0]))
+            if len(data) == len(texts) == 1
+            else _mapping(data)
+            if data
+            else _note("none")
+        )
     elif isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
         names = dict.fromkeys(name for row in data for name in row)
         numbers = {n for n in names if all(isinstance(row.get(n), int | float) for row in data)}
@@ -161,27 +168,40 @@ def _generic(data: Any) -> Iterable[RenderableType]:
 
 
 class _Fitted:
-    """Rows of many columns: as many as the width takes, whole; the others are named below."""
+    """Rows of many columns: as many as the width takes, whole, and the others' names below.
 
-    def __init__(self, names: Sequence[str], rows: Sequence[Row]) -> None:
-        self._names, self._rows = names, rows
+    Those that are `last` are left out first, then from the right.
+    """
+
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Row], last: Sequence[str] = ()) -> None:
+        self._columns, self._last, self._count = columns, last, len(rows)
+        # Here, where a row of another form is noticed and shown as it is.
+        self._cells = {heading: [cell(row) for row in rows] for heading, cell, _ in columns}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        cells = {name: [_frame_cell(name, row.get(name)) for row in self._rows] for name in self._names}
-        left = options.max_width
-        shown: list[str] = []
-        for name in self._names:
-            left -= max(len(clean(name)), *(cell.cell_len for cell in cells[name]), 0) + 2
-            if left < -2 and shown:
-                break
-            shown.append(name)
-        numbers = {n for n in shown if any(isinstance(row.get(n), int | float) for row in self._rows)}
-        table = _table([_column(name, name, number=name in numbers) for name in shown], ())
-        for i in range(len(self._rows)):
-            table.add_row(*[cells[name][i] for name in shown])
+        cells = self._cells
+        widths = {h: max(cell_len(clean(h)), *(c.cell_len for c in cells[h]), 0) + 2 for h in cells}
+        shown = list(cells)
+        leave = [heading for heading in shown if heading not in self._last] + [*reversed(self._last)]
+        # The last column has no gap behind it, and one column is always shown.
+        while sum(widths[heading] for heading in shown) - 2 > options.max_width and len(shown) > 1:
+            shown.remove(leave.pop())
+        columns = [column for column in self._columns if column[0] in shown]
+        table = _table(columns, ())
+        for i in range(self._count):
+            table.add_row(*[cells[heading][i] for heading in shown])
         yield table
-        if hidden := self._names[len(shown) :]:
+        if hidden := [clean(heading) for heading in cells if heading not in shown]:
             yield _note(f"not shown, for want of room: {', '.join(hidden)}")
+
+
+def _frame(names: Sequence[str], rows: Sequence[Row]) -> _Fitted:
+    numbers = {n for n in names if any(isinstance(row.get(n), int | float) for row in rows)}
+
+    def column(name: str) -> Column:
+        return name, lambda row: _frame_cell(name, row.get(name)), name in numbers
+
+    return _Fitted([column(name) for name in names], rows)
 
 
 def _frame_cell(name: str, value: Any) -> Text:
@@ -196,7 +216,7 @@ def _rows_of_columns(data: Any, _: int) -> Iterable[RenderableType]:
     rows = [dict(zip(names, row, strict=True)) for row in data["data"]]
     if rows:
         # With a leading underscore: what charts need and people have already.
-        yield _Fitted([name for name in names if not name.startswith("_")], rows)
+        yield _frame([name for name in names if not name.startswith("_")], rows)
     yield _note(f"{len(rows)} rows")
 
 
@@ -218,7 +238,7 @@ def _status(data: Any, now_ms: int) -> Iterable[RenderableType]:
         _column("Tag", "enter_tag"),
         ("Open order", _open_order, False),
     ]
-    return [_table(columns, data)]
+    return [_Fitted(columns, data, ("Tag", "Amount", "Open order", "Rate", "Open rate", "Age"))]
 
 
 def _pair_column(data: Sequence[Row]) -> Column:
@@ -265,7 +285,7 @@ def _trades(data: Any, _: int) -> Iterable[RenderableType]:
         _column("Exit reason", "exit_reason"),
     ]
     if rows:
-        yield _table(columns, rows)
+        yield _Fitted(columns, rows, ("Tag", "Amount", "Opened (UTC)", "Open rate", "Close rate"))
     first = data.get("offset", 0)
     yield _note(f"{len(rows)} of {data['total_trades']} trades" + (f", from {first}" if first else ""))
 
@@ -286,7 +306,7 @@ def _whole_trade(data: Any, now_ms: int) -> Iterable[RenderableType]:
     return [*_trade(data, now_ms), _note(""), _pairs(values)]
 
 
-def _orders(rows: Sequence[Row]) -> Table:
+def _orders(rows: Sequence[Row]) -> _Fitted:
     columns = [
         _column("Order", "ft_order_side"),
         _column("Type", "order_type"),
@@ -298,7 +318,7 @@ def _orders(rows: Sequence[Row]) -> Table:
         _column("Tag", "ft_order_tag"),
         _column("ID", "order_id"),
     ]
-    return _table(columns, rows)
+    return _Fitted(columns, rows, ("ID", "Tag", "Filled"))
 
 
 def _custom_data(data: Any, _: int) -> Iterable[RenderableType]:

@@ -231,6 +231,17 @@ def poisoned(data: Any) -> Any:
     return HOSTILE if isinstance(data, str) else data
 
 
+@pytest.mark.parametrize(("operation", "path"), [("status", "status"), ("trades", "trades?limit=2")])
+def test_trades_are_told_in_whole_words_on_a_narrow_terminal(operation: str, path: str) -> None:
+    wide, narrow = (shown(operation, SAMPLES[path], width=width).split() for width in (1000, 80))
+    assert set(narrow[: narrow.index("not")]) < set(wide)
+    assert "for want of room" in " ".join(narrow)
+
+
+def test_an_empty_map_is_told() -> None:
+    assert shown("plot_config", {}).strip() == "none"
+
+
 @pytest.mark.parametrize("path", [p for p in SAMPLES if p != "ping"])
 @pytest.mark.parametrize("width", [30, 200])
 def test_no_text_of_a_peer_drives_the_terminal(path: str, width: int) -> None:
@@ -380,14 +391,23 @@ def test_a_terminal_is_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(Bot.posted) == 1
 
 
+def test_the_end_of_the_input_answers_no_question(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getpass", lambda *_, **__: pytest.fail("asked for the password"))
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    assert run("status") == (1, "", "User: \n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         (["statsu"], 2, "did you mean stats?"),
         (["trades", "limt=3"], 2, "did you mean limit?"),
+        (["--nope", "status"], 2, "No such option: --nope"),
+        (["--timeout", "x", "status"], 2, "Invalid value for '--timeout'"),
         (["status"], 1, "--user: missing; expected a name here, in TRADEWIRE_USER or in --config"),
         (["status", "--user", "me"], 1, "--password-file: missing"),
         (["status", "--user", "me", "--password-file", "none"], 1, "none: cannot be read: No such file"),
+        (["forceenter", "\udcff", "--user", "me", "--password-file", "it"], 2, "expected valid Unicode"),
         (["status", "-c", "empty.json"], 1, "api_server: missing; expected this section in empty.json"),
         (["ping", "--url", "http://127.0.0.1:1"], 1, "cannot connect: connection refused"),
         (["ping", "--url", "http://u:s3cret@x"], 1, "URL: expected no user or password"),
@@ -397,6 +417,7 @@ def test_what_is_wrong_is_one_line(
     run: Run, tmp_path: Path, arguments: list[str], code: int, text: str
 ) -> None:
     (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "it").write_text(PASSWORD)
     status, out, err = run(*arguments)
     assert (status, out) == (code, "")
     assert err.startswith("tradewire-consumer: ")
