@@ -172,7 +172,6 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
             return None
         if not isinstance(section, Mapping):
             raise ConfigError("publish", "expected a map of keys in braces")
-        _warn_keys(section, set(PublishConfig.__struct_fields__), "publish")
         try:
             publish = msgspec.convert({"bot": self.bot_name, **section}, PublishConfig)
         except msgspec.ValidationError as error:
@@ -201,7 +200,7 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: Path | str, env: Mapping[str, str] | None = None) -> ConsumerConfig:
     """The configuration of a file with the environment (default: the process's) over it.
 
-    Unknown keys of the section are named in a warning.
+    Unknown keys of the section and of `publish` are named in a warning.
 
     Raises:
         ConfigError: the file cannot be read or is not JSON, or a key is wrong; the text names it and what was expected, and
@@ -214,6 +213,8 @@ def load(path: Path | str, env: Mapping[str, str] | None = None) -> ConsumerConf
     if not isinstance(section, dict):
         raise ConfigError(SECTION, "expected a map of keys in braces")
     _warn_unknown(section)
+    if isinstance(publish := raw.get("publish"), Mapping):
+        _warn_keys(publish, set(PublishConfig.__struct_fields__), "publish")
     config = _convert({**section, "raw": raw})
     _check(config)
     return config

@@ -71,7 +71,8 @@ def _listening(url: str, config: Config) -> None:
         err=True,
     )
     if config.generated and config.state_dir is not None:
-        typer.echo(f"its {', '.join(config.generated)} are in {config.state_dir / 'secrets.json'}", err=True)
+        generated, path = ", ".join(config.generated), config.state_dir / "secrets.json"
+        typer.echo(f"generated, in {path}: {generated}", err=True)
 
 
 def _load(path: Path | None, *, store_secrets: bool = True) -> Config:

@@ -25,7 +25,8 @@ import pytest
 from rich.console import Console
 from websockets.asyncio.client import connect
 
-from consumer.errors import PublishError
+from consumer import BotAPI, RestClient
+from consumer.errors import BotRefused, PublishError
 from consumer.publisher import Ack, Publication
 from examples.run.__main__ import main as entry_point
 from examples.run.candles import BadData, CandleFile, read_directory, read_file
@@ -119,6 +120,31 @@ def test_embedded_bot(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].startswith("the hub listens on http://127.0.0.1:")
     assert [line.split(" is durable at")[0] for line in lines[1:]] == ["trade 1", "trade 2", "trade 3"]
+
+
+def test_a_bot_that_answers_rest(hub: Hub) -> None:
+    url = hub.url.replace("http", "ws", 1)
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "rest_bot.py")],
+        cwd=ROOT,
+        env={**os.environ, "TRADEWIRE_URL": url, "TRADEWIRE_TOKEN": ALPHA},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as bot:
+        try:
+            assert bot.stdout is not None
+            assert bot.stdout.readline() == "attached as alpha\n"
+            with RestClient(hub.url, "u", "p" * 40, bot="alpha") as client:
+                assert client.ask(BotAPI.count).max == 3
+                assert client.ask(BotAPI.pause).status == "paused"
+                for operation, told in (
+                    (BotAPI.pause, "already paused"),
+                    (BotAPI.stop, "does not answer stop"),
+                ):
+                    with pytest.raises(BotRefused, match=told):
+                        client.ask(operation)
+        finally:
+            bot.kill()
 
 
 def test_health_probe(hub: Hub) -> None:

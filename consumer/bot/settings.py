@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -51,11 +51,24 @@ log = logging.getLogger(__name__)
 
 _UNLIMITED = "unlimited"
 _MONEY = "a number from 0.00000001 to 1e15"
-_PAPER_KEYS = ("start_from", "producer", "bot", "candle_type", "wait_candles")
 _UNITS_MS = {"seconds": 1000, "minutes": 60_000}
 
 OrderKind = Literal["entry", "exit", "stoploss", "force_entry", "force_exit", "emergency_exit"]
 """What an order is for, as freqtrade's `order_types` has it."""
+
+_ON_EXCHANGE = (
+    "stoploss_on_exchange",
+    "stoploss_on_exchange_interval",
+    "stoploss_on_exchange_limit_ratio",
+    "stoploss_price_type",
+)
+_KEYS: Mapping[str, Sequence[str]] = {
+    "paper": ("start_from", "producer", "bot", "candle_type", "wait_candles"),
+    # What a real exchange needs is known and of no effect here.
+    "order_types": (*get_args(OrderKind), *_ON_EXCHANGE),
+    "unfilledtimeout": ("entry", "exit", "unit", "exit_timeout_count"),
+}
+"""The sections whose unknown keys are told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +126,8 @@ class PaperSettings:
         if stake is None and slots is None:
             raise ConfigError("stake_amount", 'expected a number when max_open_trades is -1, got "unlimited"')
         paper = _section(config, "paper")
-        _warn_unknown(paper)
+        for path, known in _KEYS.items():
+            _warn_unknown(_section(config, path), known, path)
         return cls(
             wallet=_wallet(config, stake_currency),
             stake_currency=stake_currency,
@@ -319,11 +333,11 @@ def _roi(config: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
     return tuple(sorted(steps.items()))
 
 
-def _warn_unknown(paper: Mapping[str, Any]) -> None:
-    for key in sorted(map(str, set(paper) - set(_PAPER_KEYS))):
-        close = difflib.get_close_matches(key, _PAPER_KEYS, n=1)
+def _warn_unknown(section: Mapping[str, Any], known: Sequence[str], path: str) -> None:
+    for key in sorted(map(str, set(section) - set(known))):
+        close = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        log.warning("paper.%s: not a key of this section, ignored%s", key, hint)
+        log.warning("%s.%s: not a key of this section, ignored%s", path, key, hint)
 
 
 def _start_from(paper: Mapping[str, Any]) -> Literal["live", "earliest"]:

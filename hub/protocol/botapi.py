@@ -202,7 +202,7 @@ _INFO, _TRADES, _CONTROL, _PAIRS, _LOCKS, _CANDLES = (
 class BotAPI(Protocol):
     """One bot, wherever it runs. Each call may wait for the bot; cancelling it does not take back what the bot does by then.
 
-    Each raises the errors of this module and no other on purpose.
+    Each raises the errors of this module and no other on purpose. A bot may leave methods out: they are answered with 502.
     """
 
     # --- what it is
@@ -437,5 +437,12 @@ OPERATIONS = Table(BotAPI)
 
 
 async def perform(bot: BotAPI, operation: Operation, arguments: dict[str, Any]) -> Any:
-    """Ask `bot` for an operation of OPERATIONS; the answer is of `operation.answer`. Raises what the bot raises."""
-    return await getattr(bot, operation.name)(**arguments)
+    """Ask `bot` for an operation of OPERATIONS; the answer is of `operation.answer`.
+
+    Raises what the bot raises, and BotError for an operation that its class leaves out.
+    """
+    method = getattr(bot, operation.name, None)
+    # What a subclass inherits from the protocol itself does nothing and would pass for done.
+    if method is None or getattr(method, "__func__", None) is getattr(BotAPI, operation.name):
+        raise BotError(f"this bot does not answer {operation.name}")
+    return await method(**arguments)

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.answering import Answering
 from hub.protocol.answers import Count, OpenTrade, ResultText
-from hub.protocol.botapi import BotBusy, BotError, NotFound
+from hub.protocol.botapi import BotAPI, BotBusy, BotError, NotFound
 from hub.protocol.calls import BotAnswer, BotRequest
 
 pytestmark = pytest.mark.anyio
@@ -86,3 +86,15 @@ async def test_a_failure_is_told_without_what_failed(caplog: pytest.LogCaptureFi
     assert "secret" not in str(body)
     assert "count failed: KeyError" in caplog.text
     assert "secret" not in caplog.text
+
+
+class Partial(BotAPI):
+    async def count(self) -> Count:
+        return Count(current=1, max=3, total_stake=0)
+
+
+@pytest.mark.parametrize("bot", [Bot(), Partial()], ids=["without the method", "with the protocol's"])
+async def test_what_a_bot_leaves_out_is_refused_and_not_passed_for_done(bot: Any) -> None:
+    assert (await answered(bot, "GET", "/count"))[0] == 200
+    told = {"error": "Error querying /api/v1/stop: this bot does not answer stop"}
+    assert await answered(bot, "POST", "/stop") == (502, told)

@@ -210,3 +210,15 @@ def test_made_in_code() -> None:
 def test_a_name_that_no_bot_can_have_is_one_line(name: object) -> None:
     with pytest.raises(ConfigError, match=r"^bot_name: expected"):
         _ = ConsumerConfig(raw={"bot_name": name}).bot_name
+
+
+def test_a_key_of_publish_that_does_not_exist_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish = {"host": "h", "token": "t" * 40, "attch": False}
+    config = load(write(tmp_path, {"producers": [PRODUCER]}, publish=publish), {})
+    assert config.publish is not None
+    assert config.publish.attach
+    assert [record.getMessage() for record in caplog.records] == [
+        "publish.attch: not a key of this section, ignored; did you mean attach?"
+    ]

@@ -108,8 +108,14 @@ def test_an_error_names_the_key_and_what_was_expected(config: dict[str, Any], ke
     assert "\n" not in str(caught.value)
 
 
-def test_a_key_of_paper_that_does_not_exist_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    read(paper={"start_form": "earliest"})
+def test_a_key_of_a_section_that_does_not_exist_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    read(
+        paper={"start_form": "earliest"},
+        order_types={"stoploss_on_exchange": False, "force_exits": "limit"},
+        unfilledtimeout={"units": "seconds"},
+    )
     assert [record.getMessage() for record in caplog.records] == [
-        "paper.start_form: not a key of this section, ignored; did you mean start_from?"
+        "paper.start_form: not a key of this section, ignored; did you mean start_from?",
+        "order_types.force_exits: not a key of this section, ignored; did you mean force_exit?",
+        "unfilledtimeout.units: not a key of this section, ignored; did you mean unit?",
     ]
