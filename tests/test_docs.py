@@ -25,6 +25,7 @@ from consumer.config import ConsumerConfig, ProducerConfig, PublishConfig
 from hub import relay, server
 from hub.asgi.connection import MessageEndpoint
 from hub.asgi.descriptors import Waiting
+from hub.asgi.unsent import Unsent
 from hub.auth.authenticator import Authenticator
 from hub.bots.freqtrade import FreqtradeBot
 from hub.bots.ports import InProcess
@@ -329,6 +330,7 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
             "edge": edge,
             "auth": authenticator.statistics(),
             "sockets": Waiting(1).statistics(),
+            "answers": Unsent().statistics(),
             "rest": rest,
             "passing": msgspec.to_builtins(passing),
             "bots": {"*": bot.statistics()},
