@@ -124,9 +124,11 @@ async def test_a_change_that_is_late_is_done_to_its_end(port: InProcess, bot: Bo
 async def test_its_errors(port: InProcess, bot: Bot, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(NotFound, match=r"Trade not found\."):
         await ask(port, "trade", tradeid=1)
-    for broken in ("balance", "stop", "locks"):
+    for broken in ("balance", "stop"):
         with pytest.raises(BotError, match="bot a failed; the hub's log says how"):
             await ask(port, broken)
+    with pytest.raises(BotError, match="this bot does not answer locks"):
+        await ask(port, "locks")
     assert "the exchange does not answer" in caplog.text
 
 
