@@ -15,7 +15,8 @@ candles are missing. So each key is *current*, or *filling*: rows wait until the
 - What waits when a connection ends waits for the next one, whose first answer is for everything.
 
 Answers cannot be told from live rows by anything but their size: an answer has two rows or more, a live message of freqtrade has
-one. A live block of a tradewire hub, which may have more, never leaves a hole but an outage's, so it may count as an answer.
+one. A live block of a tradewire hub, which may have more, says so: where nothing is held it waits for the answer. Elsewhere it
+never leaves a hole but an outage's, so there it may count as one.
 
 A frame above the size limit kills the connection before anybody knows whose it was. `shrink` halves what is asked for, down to
 100 candles and then to live rows only.
@@ -251,7 +252,7 @@ class LegacyState:
         missing = self._missing(key, int(columns.date_ms.min()))
         if (
             missing == 0
-            or self._is_answer(key, columns, filling)
+            or self._is_answer(key, columns, filling, live=message.extra.get("live") is True)
             or (missing is None and self._is_first(key))
         ):
             self._filling.pop(key, None)
@@ -281,15 +282,19 @@ class LegacyState:
         """Whether nothing of this key can be waited for: none is wanted, or the producer said that it has none."""
         return not self.limit or key.pair in self._empty_pairs
 
-    def _is_answer(self, key: FrameKey, columns: Columns, filling: _Filling | None) -> bool:
+    def _is_answer(self, key: FrameKey, columns: Columns, filling: _Filling | None, *, live: bool) -> bool:
         """Whether rows answer a request, as far as their number tells: the first block after a connect does.
 
+        A block of a tradewire hub that says that it is `live` does not while nothing is held: a bot that acted on it could
+        not act on the candles before.
         A single row does when a pair of which nothing is held was asked for and has no other: it is that young.
         """
         if columns.n == 1:
             waiting = filling.waiting if filling is not None and filling.requests else None
             same = waiting is not None and waiting.date_ms.tolist() == columns.date_ms.tolist()
             return same and self._missing(key, int(columns.date_ms[0])) is None
+        if live and self._missing(key, int(columns.date_ms[0])) is None:
+            return False
         first = key not in self._answered
         self._answered.add(key)
         return first or filling is not None

@@ -319,7 +319,9 @@ class FrameCell(Cell):
 
         That consumer drops all its rows from the first incoming date on, and replaces its frame by any message of 100 rows
         or more; so it gets a contiguous tail from the earliest change, or the whole window. It asks for 1500 candles at each
-        hole; a row behind an outage is led by the one before it, which it appends without asking.
+        hole; a row behind an outage is led by the one before it, which it appends without asking. A tail of several rows says
+        that it is live (a field that freqtrade ignores): by itself it looks like an answer, and a consumer of ours that holds
+        nothing yet would begin with it.
         """
         tail = None if have is None else self.store.from_first_changed(have)
         if tail is None or tail.n >= LEGACY_WHOLE_ROWS:
@@ -327,37 +329,40 @@ class FrameCell(Cell):
         led = tail.n > 0 and any(
             end == int(tail.date_ms[0]) for _, end in self.store.holes()[-LEGACY_WHOLE_ROWS:]
         )
-        return self.legacy_tail(tail.n + led)
+        rows = tail.n + led
+        return self.legacy_tail(rows, live=1 < rows < self.store.n)
 
-    def legacy_tail(self, limit: int | None) -> Iterator[bytes]:
-        """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit.
+    def legacy_tail(self, limit: int | None, *, live: bool = False) -> Iterator[bytes]:
+        """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit; `live` as of `legacy_rows`.
 
         Yields b"" after each slice of work of about a millisecond, and the frame last. It is of the revision at which it
         began, whatever happens to the cell meanwhile. Those who ask for the same at the same time share the work.
         """
         count = self.store.n if limit is None else min(limit, self.store.n)
-        key = (self.state_key, self.n, "legacy", count)
+        key = (self.state_key, self.n, "legacy", count, live)
         prepared: bytes | None = self._cache.get(key)
         if prepared is not None:
             return iter([prepared])
         if count <= LEGACY_SLICE_ROWS:
-            return self._legacy_sized(self.store.tail(count), self.store.n, self.la_ms, key)
+            return self._legacy_sized(self.store.tail(count), self.store.n, self.la_ms, key, live=live)
         window = self._window(Projection(rows=count))
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = _Making(self._legacy_sized(window, self.store.n, self.la_ms, key))
         return Parts(self._cache, window, making.steps())
 
-    def _legacy_sized(self, window: Columns, end: int, la_ms: int, key: Hashable) -> Iterator[bytes]:
-        prepared = yield from self._legacy(window, end, la_ms)
+    def _legacy_sized(
+        self, window: Columns, end: int, la_ms: int, key: Hashable, *, live: bool = False
+    ) -> Iterator[bytes]:
+        prepared = yield from self._legacy(window, end, la_ms, live)
         while len(prepared) > LEGACY_LIMIT_BYTES and window.n > LEGACY_WHOLE_ROWS:
             fitting = int(window.n * LEGACY_LIMIT_BYTES / len(prepared) * 0.97)
             window = window.tail(max(LEGACY_WHOLE_ROWS, min(window.n - 1, fitting)))
-            prepared = yield from self._legacy(window, end, la_ms)
+            prepared = yield from self._legacy(window, end, la_ms, live)
         self._cache.put(key, prepared, len(prepared))
         yield prepared
 
-    def _legacy(self, window: Columns, end: int, la_ms: int) -> Generator[bytes, None, bytes]:
+    def _legacy(self, window: Columns, end: int, la_ms: int, live: bool) -> Generator[bytes, None, bytes]:
         key = self.state_key.key
         assert isinstance(key, FrameKey)
         pieces = []
@@ -365,16 +370,18 @@ class FrameCell(Cell):
             pieces.append(piece)
             if window.n > LEGACY_SLICE_ROWS:
                 yield b""
-        return legacy_frame(key, "".join(pieces), la_ms)
+        return legacy_frame(key, "".join(pieces), la_ms, live=live)
 
 
-def legacy_frame(key: FrameKey, split: str, la_ms: int) -> bytes:
+def legacy_frame(key: FrameKey, split: str, la_ms: int, *, live: bool = False) -> bytes:
     """An analyzed_df of freqtrade's wire around an encoded frame."""
-    data = {
+    data: dict[str, Any] = {
         "key": list(_fields(key)),
         "df": {"__type__": "dataframe", "__value__": split},
         "la": iso_utc(la_ms),
     }
+    if live:
+        data["live"] = True
     return frame(CODECS[Wire.FREQTRADE].broadcast("analyzed_df", data, {}), text=True)
 
 

@@ -184,6 +184,20 @@ def test_a_live_row_before_the_first_answer_waits_for_it() -> None:
     assert peer.state.deadline is None
 
 
+def test_a_live_block_of_a_hub_before_the_first_answer_waits_for_it() -> None:
+    peer = Peer()
+    peer.state.start(0.0)
+    block = frame(rows(6, 2))
+    block["data"]["live"] = True
+    assert peer.give(block).deliveries == []
+    assert told(peer.live(0, 7)) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert told(peer.live(8, 2)) == [8, 9]
+    block = frame(rows(9, 3))
+    block["data"]["live"] = True
+    assert told(peer.give(block)) == [10, 11]
+    assert peer.state.deadline is None
+
+
 def test_a_pair_with_a_single_row_does_not_wait_for_others() -> None:
     peer = Peer()
     peer.state.start(0.0)

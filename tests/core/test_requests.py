@@ -164,6 +164,21 @@ def test_a_young_pair_is_answered_at_most_once_per_candle_after_two_requests() -
     assert [len(answers(rig, session, "analyzed_df", ask)) for _ in range(3)] == [1, 1, 1]
 
 
+def test_several_live_rows_say_that_they_are_live_and_answers_do_not() -> None:
+    rig = Rig()
+    rig.frame(rows(1, 5))
+    session = legacy(rig, "analyzed_df")
+    rig.served(session)
+    rig.frame(rows(6, 1))
+    (one,) = rig.served(session)
+    rig.frame(rows(7, 2))
+    (two,) = rig.served(session)
+    assert "live" not in one["data"]
+    assert (two["data"]["live"], len(split_of(two))) == (True, 2)
+    (answer,) = answers(rig, session, "analyzed_df", {"limit": 2, "pair": KEY.pair})
+    assert ("live" in answer["data"], len(split_of(answer))) == (False, 2)
+
+
 def test_a_token_without_a_bot_sees_nothing() -> None:
     rig = Rig()
     rig.frame(rows(1, 5))
