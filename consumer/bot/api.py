@@ -103,6 +103,9 @@ Answer = TypeVar("Answer")
 class PaperAPI:
     """The BotAPI of a PaperBot that was started. `clock` gives seconds since 1970, for as long as there is no candle.
 
+    Of the configuration it shows, beside the PaperBot's settings, `strategy` (the name of the strategy; default: the bot's class),
+    `plot_config`, `entry_pricing` and `exit_pricing`, as freqtrade has them. Amounts in a fiat currency are 0: nothing is converted.
+
     Raises:
         BotGone: from any, before the bot's start and after its end.
         BotBusy: from any that asks the book, when too many wait already.
@@ -353,14 +356,23 @@ class PaperAPI:
         amount: float | None = None,
         price: float | None = None,
     ) -> ResultText:
+        """Leave trades. A trade whose entry waits has nothing to leave: the entry is cancelled, and the text says so.
+
+        freqtrade cancels it too, but answers that it failed.
+        """
         number = None if tradeid == _ALL else _trade_number(tradeid)
         order_type = None if ordertype is None else str(ordertype)
-        await self._ask(
-            lambda book: book.force_exit(number, order_type=order_type, amount=amount, price=price)
-        )
-        if number is None:
-            return ResultText(result="Created exit orders for all open trades.")
-        return ResultText(result=f"Created exit order for trade {number}.")
+
+        def left(book: Book) -> ResultText:
+            record = None if number is None else book.trade(number)
+            book.force_exit(number, order_type=order_type, amount=amount, price=price)
+            if number is None:
+                return ResultText(result="Created exit orders for all open trades.")
+            if record is not None and record.open_fill_ms is None:
+                return ResultText(result=f"Cancelled the entry order of trade {number}.")
+            return ResultText(result=f"Created exit order for trade {number}.")
+
+        return await self._ask(left)
 
     # --- pairs
 

@@ -29,7 +29,7 @@ from consumer.bot import PaperBot
 from consumer.bot.api import AT_ONCE, WAITING, PaperAPI
 from consumer.bot.book import Book
 from consumer.bot.candles import Candle
-from hub.protocol.answers import OpenTrade
+from hub.protocol.answers import EnteredTrade, OpenTrade
 from hub.protocol.botapi import (
     OPERATIONS,
     BotBusy,
@@ -365,6 +365,9 @@ async def test_an_entry_that_waits_shows_in_status_balance_and_count(tmp_path: P
         assert (count.current, count.total_stake) == (2, 100.0)
         profit = await api.profit()
         assert (profit.trade_count, profit.profit_all_coin) == (4, 19.38)
+        left = await api.force_exit(tradeid=entered.trade_id if isinstance(entered, EnteredTrade) else "")
+        assert left.result == "Cancelled the entry order of trade 4."
+        assert [trade.trade_id for trade in await api.status()] == [3]
 
 
 async def test_log_rows_are_kept_without_secrets(tmp_path: Path) -> None:
