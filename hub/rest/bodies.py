@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from hub.protocol.errors import Overloaded, TooLarge
 
-__all__ = ["Bodies", "BodyStatistics", "parse_json"]
+__all__ = ["NOT_READ", "Bodies", "BodyStatistics", "not_read", "parse_json", "read_body"]
 
 _RETRY_AFTER_MS = 1000
+NOT_READ = (TooLarge, Overloaded, TimeoutError, ClientDisconnect)
+"""Why a body is not there."""
 
 
 class BodyStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,29 +55,59 @@ class Bodies:
             TooLarge: over the bound. Overloaded: other bodies hold too much. TimeoutError: it did not arrive in time.
             ClientDisconnect: the client went away.
         """
-        body = bytearray()
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if self._pending_bytes + size > self._pending_limit:
+                raise Overloaded("too many bodies at once", retry_after_ms=_RETRY_AFTER_MS)
+            self._pending_bytes += size
+            held += size
+
         self._requests += 1
         try:
-            await self._fill(request, body)
-            yield bytes(body)
+            yield await read_body(request, take, body_bytes=self._body_bytes, timeout_s=self._timeout_s)
         finally:
             self._requests -= 1
-            self._pending_bytes -= len(body)
+            self._pending_bytes -= held
 
-    async def _fill(self, request: Request, body: bytearray) -> None:
-        if (declared := request.headers.get("content-length", "")).isdecimal() and len(declared) < 20:
-            self._check_size(int(declared))
-        async with asyncio.timeout(self._timeout_s):
-            async for chunk in request.stream():
-                self._check_size(len(body) + len(chunk))
-                if self._pending_bytes + len(chunk) > self._pending_limit:
-                    raise Overloaded("too many bodies at once", retry_after_ms=_RETRY_AFTER_MS)
-                self._pending_bytes += len(chunk)
-                body += chunk
 
-    def _check_size(self, size: int) -> None:
-        if size > self._body_bytes:
-            raise TooLarge(f"body: expected at most {self._body_bytes} bytes")
+async def read_body(
+    request: Request, take: Callable[[int], None], *, body_bytes: int, timeout_s: float
+) -> bytes:
+    """The whole body; `take` is told of the bytes of each piece before it is kept, and may refuse it by raising.
+
+    Raises:
+        TooLarge: over `body_bytes`. TimeoutError: not there within `timeout_s` seconds. ClientDisconnect: the client went away.
+    """
+
+    def check(size: int) -> None:
+        if size > body_bytes:
+            raise TooLarge(f"body: expected at most {body_bytes} bytes")
+
+    body = bytearray()
+    if (declared := request.headers.get("content-length", "")).isdecimal() and len(declared) < 20:
+        check(int(declared))
+    async with asyncio.timeout(timeout_s):
+        async for chunk in request.stream():
+            check(len(body) + len(chunk))
+            take(len(chunk))
+            body += chunk
+    return bytes(body)
+
+
+def not_read(error: Exception) -> Response:
+    """The response to a request whose body is not there, for one of NOT_READ, in freqtrade's shape."""
+    match error:
+        case TooLarge():
+            return JSONResponse({"detail": str(error)}, 413)
+        case Overloaded():
+            return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+        case TimeoutError():
+            return JSONResponse({"detail": "The body did not arrive in time."}, 408)
+        case _:
+            # The client went away; nobody is there to read it.
+            return Response(status_code=400)
 
 
 def parse_json(body: bytes) -> Any:

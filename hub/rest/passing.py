@@ -7,22 +7,20 @@ A body is read behind it only: where freqtrade tells an anonymous client that it
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hub.auth.throttle import Throttled
 from hub.bots.freqtrade import BotAnswer, FreqtradeBot
-from hub.protocol.errors import RequestError
 from hub.protocol.principal import Principal
+from hub.rest.bodies import NOT_READ, not_read, read_body
 from hub.rest.errors import too_many_guesses
-from hub.rest.publish import refusal
 
 __all__ = ["OWN_PATHS", "PassThrough", "PassingStatistics"]
 
@@ -51,7 +49,7 @@ class PassThrough:
 
     Args:
         passed: the bot of a name, or the default bot's for None, when requests for it are to be passed on.
-        user: authenticates as the mount does; raises HTTPException or RequestError.
+        user: authenticates as the mount does; raises HTTPException or Throttled.
     """
 
     def __init__(
@@ -111,15 +109,10 @@ class PassThrough:
             self._check_room()
         except HTTPException as error:
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-        except RequestError as error:
-            return refusal(error)
+        except NOT_READ as error:
+            return not_read(error)
         except Throttled as error:
             return too_many_guesses(error)
-        except TimeoutError:
-            return JSONResponse({"detail": "The body did not arrive in time."}, 408)
-        except ClientDisconnect:
-            # Nobody is there to read it.
-            return Response(status_code=400)
         answer = await bot.pass_on(
             request.method,
             raw,
@@ -132,21 +125,11 @@ class PassThrough:
         return _response(answer)
 
     async def _read(self, request: Request, held: _Held) -> bytes:
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and len(declared) < 20:
-            self._check_size(int(declared))
-        body = bytearray()
-        async with asyncio.timeout(self._body_timeout_s):
-            async for chunk in request.stream():
-                self._check_size(len(body) + len(chunk))
-                self._check_room()
-                held.take(len(chunk))
-                body += chunk
-        return bytes(body)
+        def take(size: int) -> None:
+            self._check_room()
+            held.take(size)
 
-    def _check_size(self, size: int) -> None:
-        if size > self._body_bytes:
-            raise HTTPException(413, f"body: expected at most {self._body_bytes} bytes")
+        return await read_body(request, take, body_bytes=self._body_bytes, timeout_s=self._body_timeout_s)
 
     def _check_room(self) -> None:
         if self._held >= self._held_limit:

@@ -25,13 +25,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hub.core.intake import PublishOrder
 from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.principal import Principal
-from hub.rest.bodies import Bodies, parse_json
+from hub.rest.bodies import NOT_READ, Bodies, not_read, parse_json
 
 __all__ = ["Publish", "PublishIntake", "PublishStatistics", "refusal"]
 
@@ -97,11 +97,8 @@ class PublishIntake:
                 return await self._answered(principal, body)
         except RequestError as error:
             return refusal(error)
-        except TimeoutError:
-            return JSONResponse({"detail": "The body did not arrive in time."}, 408)
-        except ClientDisconnect:
-            # Nobody is there to read it.
-            return Response(status_code=400)
+        except NOT_READ as error:
+            return not_read(error)
 
     async def _answered(self, principal: Principal, body: bytes) -> Response:
         try:

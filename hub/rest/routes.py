@@ -17,16 +17,14 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from hub.bots.ports import BotPort
 from hub.bots.registry import BotListing, BotRegistry
 from hub.protocol.botapi import OPERATIONS, WrongState
-from hub.protocol.errors import Overloaded, TooLarge
 from hub.protocol.operations import Operation, Place
 from hub.protocol.principal import Principal
-from hub.rest.bodies import Bodies, parse_json
+from hub.rest.bodies import NOT_READ, Bodies, not_read, parse_json
 from hub.rest.parameters import arguments_of, declared
 from hub.rest.schemas import responses
 
@@ -104,24 +102,11 @@ async def _bounded(
     async with contextlib.AsyncExitStack() as stack:
         try:
             body = await stack.enter_async_context((anonymous if refused else bodies).read(request))
-        except (TooLarge, Overloaded, TimeoutError, ClientDisconnect) as error:
+        except NOT_READ as error:
             if refused is not None:
                 raise refused from None
-            return _not_read(error)
+            return not_read(error)
         return await handler(_Read(request, body))
-
-
-def _not_read(error: Exception) -> Response:
-    match error:
-        case TooLarge():
-            return JSONResponse({"detail": str(error)}, 413)
-        case Overloaded():
-            return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
-        case TimeoutError():
-            return JSONResponse({"detail": "The body did not arrive in time."}, 408)
-        case _:
-            # The client went away; nobody is there to read it.
-            return Response(status_code=400)
 
 
 def add_bot_routes(app: FastAPI, user: User, registry: BotRegistry) -> None:
