@@ -18,10 +18,11 @@ from hub.asgi.connection import MESSAGE_PATH, MessageEndpoint
 from hub.asgi.outlet import Statistics
 from hub.auth.authenticator import Authenticator
 from hub.node import Node
+from hub.protocol.botapi import API_PREFIX
 
 __all__ = ["BOTS_PREFIX", "REST_PREFIX", "HubApp", "build_app"]
 
-REST_PREFIX = "/api/v1"
+REST_PREFIX = API_PREFIX
 BOTS_PREFIX = "/bots/"
 
 

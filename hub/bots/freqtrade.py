@@ -29,7 +29,7 @@ import httpx
 import msgspec
 
 from hub.bots.login import Login, LoginFailed, LoginRefused
-from hub.protocol.botapi import BotError, BotGone
+from hub.protocol.botapi import API_PREFIX, BotError, BotGone, refusal
 
 __all__ = ["BotAnswer", "BotBusy", "BotSlow", "FreqtradeBot", "FreqtradeState"]
 
@@ -41,7 +41,6 @@ HELD_BYTES = 2 * ANSWER_BYTES
 # Under the 5 s after which uvicorn closes an idle connection: a request is not to meet its end, and a POST cannot be repeated.
 IDLE_S = 2.0
 RETRY_AFTER_S = 1
-_PREFIX = "/api/v1"
 _JSON = "application/json"
 _REPEATABLE = frozenset({"GET", "HEAD"})
 _OPEN_PATHS = frozenset({b"/ping"})
@@ -123,7 +122,7 @@ class FreqtradeBot:
         self._login = Login(
             name,
             self._client,
-            self._origin + _PREFIX,
+            self._origin + API_PREFIX,
             username,
             password,
             timeout_s=deadline_s,
@@ -188,10 +187,8 @@ class FreqtradeBot:
             again = isinstance(error, BotBusy) or method in _REPEATABLE
             return BotAnswer(status=503, body=detail, retry_after=RETRY_AFTER_S if again else None)
         except BotError as error:
-            where = unquote(path.decode("utf-8", "replace"))
-            return BotAnswer(
-                status=502, body=msgspec.json.encode({"error": f"Error querying {_PREFIX}{where}: {error}"})
-            )
+            told = refusal(error, API_PREFIX + unquote(path.decode("utf-8", "replace")))
+            return BotAnswer(status=told.status, body=msgspec.json.encode(told.body))
 
     async def get_json(self, path: str, **query: Any) -> Any:
         """What GET `path` (such as "/trades") answers, decoded.
@@ -272,7 +269,7 @@ class FreqtradeBot:
         content_type: str | None,
         token: str | None,
     ) -> httpx.Request:
-        target = _PREFIX.encode() + path + (b"?" + query if query else b"")
+        target = API_PREFIX.encode() + path + (b"?" + query if query else b"")
         if not _TARGET.fullmatch(target):
             target = quote_from_bytes(target, safe=_SAFE).encode()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}

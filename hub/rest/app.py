@@ -61,7 +61,8 @@ def build_rest(
     """The sub-application. `app.state.publish_intake` and `app.state.bodies` have `statistics()` of the bodies they hold;
     `app.state.user` is how a request is authenticated.
 
-    It answers CORS itself, so the application around it must not. `publish` is the node's.
+    With `cors_origins` it answers CORS itself; without, it refuses preflights that the application around it did not answer.
+    `publish` is the node's.
     """
     settings = settings or RestSettings()
     # A redirect would be FastAPI's own idea; freqtrade answers 404 to a slash at the end.
