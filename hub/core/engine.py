@@ -40,7 +40,7 @@ from hub.core import notices
 from hub.core.candles import CandleClock
 from hub.core.entry import Entry
 from hub.core.events import Events
-from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
+from hub.core.ledger import Append, Appended, Damaged, LogState, Page, Read, Tail
 from hub.core.session import Cursor, FrameRequest, Group, Session, Stream
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell, legacy_frame
 from hub.frames.columns import Columns
@@ -566,7 +566,11 @@ class Core:
     ) -> int:
         size = 0
         while session is not None and session.page and size < limit:
-            size += _pass(group, cursor, session.page.popleft(), frames)
+            slot = session.page.popleft()
+            if isinstance(slot, Damaged):
+                size += self._tell_damaged(group, cursor, slot, frames)
+            else:
+                size += _pass(group, cursor, slot, frames)
         if size >= limit or cursor.ledger < self.tail.first or cursor.ledger >= self.tail.next:
             return size
         for entry in self.tail.since(cursor.ledger):
@@ -574,6 +578,16 @@ class Core:
             if size >= limit:
                 break
         return size
+
+    def _tell_damaged(self, group: Group, cursor: Cursor, slot: Damaged, frames: list[bytes]) -> int:
+        self.counters["gaps"] += 1
+        cursor.ledger = slot.offset + 1
+        if group.wire is Wire.FREQTRADE:
+            return 0
+        frames.append(
+            _frame_of(group.wire, notices.gap(self.epoch, slot.offset - 1, slot.offset, reason="damaged"))
+        )
+        return len(frames[-1])
 
     def _events(
         self, group: Group, cursor: Cursor, session: Session | None, frames: list[bytes], limit: int

@@ -7,14 +7,26 @@ the newest entries, contiguous and bounded in bytes; a cursor below it is served
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hub.core.entry import Entry
 from hub.protocol.errors import PublishRefused
 
-__all__ = ["Append", "Appended", "Log", "LogState", "Page", "Read", "Tail"]
+__all__ = [
+    "Append",
+    "Appended",
+    "Damaged",
+    "Found",
+    "Log",
+    "LogState",
+    "Page",
+    "Query",
+    "Read",
+    "Tail",
+    "matches",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +56,84 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Entries with contiguous offsets, and the log's floor, taken in the same step as the read."""
+class Damaged:
+    """A slot of the log whose record cannot be read any more: the message is lost, and only its offset is known."""
 
-    entries: Sequence[Entry]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Slots with contiguous offsets, and the log's floor, taken in the same step as the read."""
+
+    entries: Sequence[Entry | Damaged]
     floor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A search in the log: at most `limit` entries above `after`, oldest first; `since_ms` <= ts < `until_ms`.
+
+    `bots` and `topics` are exact names, None for all.
+    """
+
+    after: int = 0
+    bots: frozenset[str] | None = None
+    topics: frozenset[str] | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    limit: int = 500
+    limit_bytes: int = 1 << 20
+
+
+def matches(query: Query, entry: Entry) -> bool:
+    """Whether an entry is what a query looks for, wherever it stands."""
+    return (
+        (query.bots is None or entry.bot in query.bots)
+        and (query.topics is None or entry.topic in query.topics)
+        and (query.since_ms is None or entry.ts >= query.since_ms)
+        and (query.until_ms is None or entry.ts < query.until_ms)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a query found. `after` goes on from here; None at the head. `floor`: what is at or below it is gone.
+
+    `entries` has a Damaged for each slot that was passed and cannot be read, whatever it held.
+    """
+
+    entries: Sequence[Entry | Damaged]
+    after: int | None
+    floor: int
+    head: int
 
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What a log holds when it is opened: offsets in (floor, head] can be read."""
+    """What a log holds when it is opened: offsets in (floor, head] can be read. `streams`: each (bot, topic) and its last offset."""
 
     epoch: str
     floor: int
     head: int
+    streams: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Log(Protocol):
     """Where acknowledged messages live.
 
-    One writer appends, in order; a batch is one commit. The log sets `epoch`, `offset` and `prev` of each entry before it
-    returns: offsets grow by one and are never used twice in an epoch. An append that repeats (publisher, mid) with an equal
-    body is answered with the first offset and `duplicate`; with another body it is refused with IdConflict. Retention removes
-    only a prefix.
+    Guarantees:
+
+    - One writer appends, in order; a batch is one commit. When `append` returns, what it did not refuse is as durable as this
+      log promises (SQLite: fsynced). An exception, or a cancelled call, leaves open what was stored: a retry with the same mid tells.
+    - The log sets `epoch`, `offset` and `prev` of each entry before it returns. Offsets grow by one. An offset that was returned or
+      read is never given to another message in its epoch: not after retention has emptied the log, not after a restart. Where that
+      cannot be held (a cut below a returned offset, a restored backup) `open` gives a new epoch.
+    - `prev` is the true predecessor in the stream (bot, topic), 0 for none, also when retention has removed it.
+    - An append that repeats (publisher, mid) with an equal body is answered with the first offset and `duplicate`; with another
+      body it is refused with IdConflict. An id is remembered as long as its record. A message with an unknown id that
+      is not newer (`ts`) than what retention has removed of its publisher is refused with IdExpired, since it may be a repetition.
+    - Retention removes only a prefix. A record that cannot be read is a Damaged slot; those behind it stay.
     """
 
     @property
@@ -74,13 +141,24 @@ class Log(Protocol):
         """The highest offset that retention removed; 0 when nothing was. Known without waiting."""
 
     async def open(self) -> LogState:
-        """Make ready for appends."""
+        """Make ready for appends.
+
+        Raises:
+            ConfigError: it cannot be used; one line says what to do.
+        """
 
     async def append(self, batch: Sequence[Append]) -> list[Appended]:
-        """Commit a batch; returns when it is as durable as this log promises, one result for each append, in order."""
+        """Commit a batch; one result for each append, in order.
+
+        Raises:
+            NotDurable: nothing of it is known to be durable (full disk); it may succeed later.
+        """
 
     async def read(self, read: Read) -> Page:
         """A page from `read.offset` on (or from the floor, where that is above it). Empty at the head."""
+
+    async def find(self, query: Query) -> Found:
+        """Search; costs appends nothing."""
 
     async def close(self) -> None:
         """Flush and release."""

@@ -85,9 +85,9 @@ def dropped(topics: dict[str, int]) -> dict[str, Any]:
     return {"type": "hub.dropped", "data": {"topics": topics}}
 
 
-def gap(epoch: str, first: int, last: int) -> dict[str, Any]:
-    """Retention overtook the session: everything in (first, last] is lost to it."""
-    return {"type": "hub.gap", "epoch": epoch, "from": first, "to": last, "reason": "retention"}
+def gap(epoch: str, first: int, last: int, *, reason: str = "retention") -> dict[str, Any]:
+    """Everything in (first, last] is lost to the session: retention overtook it, or the log cannot read it ("damaged")."""
+    return {"type": "hub.gap", "epoch": epoch, "from": first, "to": last, "reason": reason}
 
 
 def lagging(messages: int, size: int, limit: int) -> dict[str, Any]:

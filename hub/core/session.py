@@ -8,6 +8,7 @@ from typing import Any
 
 from hub.core.entry import Entry
 from hub.core.events import EventRing, Events
+from hub.core.ledger import Damaged
 from hub.core.state import StateKey
 from hub.protocol.codec import CODECS, Wire, frame
 from hub.protocol.messages import FrameKey
@@ -172,7 +173,7 @@ class Session:
         self.control: deque[bytes] = deque()
         self.control_bytes = 0
         self.requests: deque[FrameRequest] = deque()
-        self.page: deque[Entry] = deque()
+        self.page: deque[Entry | Damaged] = deque()
         self.reading = False
         self.read_from = 0
         self.schemas: set[str] = set()

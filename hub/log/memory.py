@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from hub.core.entry import Entry
-from hub.core.ledger import Append, Appended, LogState, Page, Read
-from hub.protocol.errors import IdConflict
+from hub.core.ledger import Append, Appended, Found, LogState, Page, Query, Read, matches
+from hub.protocol.errors import IdConflict, IdExpired
 
 __all__ = ["MemoryLog"]
 
@@ -30,10 +30,11 @@ class MemoryLog:
         self._entries: deque[Entry] = deque()
         self._ids: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._last: dict[tuple[str, str], int] = {}
+        self._removed_ts: dict[str, int] = {}
 
     async def open(self) -> LogState:
         """Nothing to open: an empty ledger of a new epoch."""
-        return LogState(self.epoch, self.floor, self.head)
+        return LogState(self.epoch, self.floor, self.head, dict(self._last))
 
     async def append(self, batch: Sequence[Append]) -> list[Appended]:
         """Commit at once. Entries share their object with core's tail: memory holds a message once."""
@@ -48,6 +49,10 @@ class MemoryLog:
             if known[1] == digest:
                 return Appended(append, known[0], duplicate=True)
             return Appended(append, refused=IdConflict(f"mid {entry.mid!r} was used before for another body"))
+        if entry.ts <= self._removed_ts.get(entry.publisher, -1):
+            return Appended(
+                append, refused=IdExpired(f"{entry.topic}: ts is older than what the ledger still holds")
+            )
         self.head += 1
         entry.epoch, entry.offset, entry.prev = self.epoch, self.head, self._last.get(entry.stream, 0)
         self._last[entry.stream] = self.head
@@ -63,6 +68,7 @@ class MemoryLog:
         self.bytes -= old.size
         self.floor = old.offset
         self._ids.pop((old.publisher, old.mid or ""), None)
+        self._removed_ts[old.publisher] = max(old.ts, self._removed_ts.get(old.publisher, -1))
 
     async def read(self, read: Read) -> Page:
         """Entries from `read.offset` on, at most 512 of them."""
@@ -75,6 +81,20 @@ class MemoryLog:
             if size >= read.limit_bytes:
                 break
         return Page(entries, self.floor)
+
+    async def find(self, query: Query) -> Found:
+        """Walks the entries above `query.after`."""
+        found: list[Entry] = []
+        size = 0
+        for entry in self._entries:
+            if entry.offset <= query.after or not matches(query, entry):
+                continue
+            found.append(entry)
+            size += len(entry.body)
+            if len(found) >= query.limit or size >= query.limit_bytes:
+                more = entry.offset < self.head
+                return Found(found, entry.offset if more else None, self.floor, self.head)
+        return Found(found, None, self.floor, self.head)
 
     async def close(self) -> None:
         """Nothing to flush."""

@@ -69,8 +69,9 @@ class Delivery:
     freqtrade's wire, which names no bot). `message` is the typed message: for analyzed_df an AnalyzedDf whose `df` is a
     hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the
     canonical payload as received (None for dataframes), with every field that `message` does not know. `position` is set on
-    ledger messages of a hub. `commit` says that the effect is durable; a bot that stores `position` in the same transaction
-    as its effect acts exactly once. Returning from `handle` without an exception commits too.
+    ledger messages of a hub, and with it `base`: the offset to resume from (docs/wire-protocol.md, The ledger). `commit` says
+    that the effect is durable; a bot that stores the position in the same transaction as its effect acts exactly once.
+    Returning from `handle` without an exception commits too.
     """
 
     producer: str
@@ -80,6 +81,7 @@ class Delivery:
     ts_ms: int | None = None
     key: FrameKey | None = None
     position: Position | None = None
+    base: int | None = None
     snapshot: bool = False
     payload: Any = field(default=None, repr=False, compare=False)
     commit: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)

@@ -70,7 +70,7 @@ class Rig:
     def fill(self, bot: str = "a", topic: str = "entry_fill", pad: int = 0, *, commit: bool = True) -> Append:
         self.number += 1
         data = {"number": self.number, "pad": "x" * pad}
-        entry = Entry(bot, topic, 1, data, encode_body(data), mid=f"m{self.number}", publisher=bot)
+        entry = Entry(bot, topic, self.number, data, encode_body(data), mid=f"m{self.number}", publisher=bot)
         append = self.core.accept(entry, None)
         if commit:
             self.core.committed([self.log._append(append)])

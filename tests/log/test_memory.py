@@ -11,14 +11,22 @@ from hub.core.entry import Entry
 from hub.core.ledger import Append, LogState, Read
 from hub.log.memory import MAX_PAGE_ENTRIES, MemoryLog
 from hub.protocol.codec import encode_body
-from hub.protocol.errors import IdConflict
+from hub.protocol.errors import IdConflict, IdExpired
 
 
 def entry(
-    mid: str, *, bot: str = "a", topic: str = "entry_fill", publisher: str = "p", ts: int = 1, pad: int = 0
+    mid: str,
+    *,
+    bot: str = "a",
+    topic: str = "entry_fill",
+    publisher: str = "p",
+    ts: int | None = None,
+    pad: int = 0,
 ) -> Entry:
     data = {"number": mid.split("/")[0], "pad": "x" * pad}
-    return Entry(bot, topic, ts, data, encode_body(data), mid=mid, publisher=publisher)
+    # As of a publisher that keeps the time of a message through its retries.
+    at = ts if ts is not None else int(mid) if mid.isdigit() else 1
+    return Entry(bot, topic, at, data, encode_body(data), mid=mid, publisher=publisher)
 
 
 def append(log: MemoryLog, *entries: Entry) -> list[tuple[int, bool]]:
@@ -81,7 +89,10 @@ def test_retention_removes_a_prefix_and_its_ids_with_it() -> None:
     assert (log.floor, log.head, offsets(log, 0)) == (2, 5, [3, 4, 5])
     assert len(log._ids) == 3
     assert append(log, entry("3")) == [(3, True)]
-    assert append(log, entry("1")) == [(6, False)], "its id left with it"
+    (old,) = asyncio.run(log.append([Append(entry("1"), None)]))
+    assert isinstance(old.refused, IdExpired), "its id left with it, so nobody knows whether it was stored"
+    assert append(log, entry("1", publisher="q")) == [(6, False)]
+    assert append(log, entry("7")) == [(7, False)]
 
 
 def test_one_entry_above_the_bound_is_kept_alone() -> None:
