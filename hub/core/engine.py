@@ -870,6 +870,13 @@ class Core:
             self.counters["positions"] += 1
             session.tell(positions.claim(session.cursor, self.epoch, session.cursor.claimed_at))
 
+    def last_words(self, session: Session) -> list[bytes]:
+        """What a session that ends is still told: its replies and, when it is served alone, where it is."""
+        self.tell_position(session)
+        frames: list[bytes] = []
+        _take_control(session, frames)
+        return frames
+
     def _expire(self, session: Session, now_ms: int) -> None:
         expires = session.principal.expires_ms
         if expires is None or now_ms < expires - EXPIRING_MS:
