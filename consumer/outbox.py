@@ -114,6 +114,10 @@ class Outbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __getitem__(self, number: int) -> Item[T]:
+        """The message with this number."""
+        return self._items[number]
+
     def __iter__(self) -> Iterator[Item[T]]:
         """All messages, in the order of submit."""
         return iter(list(self._items.values()))
@@ -154,10 +158,17 @@ class Outbox(Generic[T]):
         body: bytes = b"",
         expendable: bool = False,
         storing: bool = False,
+        number: int | None = None,
     ) -> Item[T]:
-        """Put a message behind all others; of a ledger message `mid` and `body`, not `repeated`. `storing`: `stored` follows."""
-        item = Item(self._next, content, size, mid, body, expendable)
-        self._next += 1
+        """Put a message behind all others; of a ledger message `mid` and `body`, not `repeated`. `storing`: `stored` follows.
+
+        `number`: of a message that an earlier run left, below `first`, in order.
+        """
+        if number is None:
+            number = self._next
+            self._next += 1
+        assert not self._items or number > next(reversed(self._items))
+        item = Item(number, content, size, mid, body, expendable)
         self._items[item.number] = item
         self.bytes += size
         if mid is not None:
@@ -223,7 +234,8 @@ class Outbox(Generic[T]):
             return None
         if reply.get("ok") is True:
             self._taken(now)
-            return self.end(item, _ack(reply.get("data")))
+            self.end(item)
+            return item, _ack(reply.get("data"))
         error = reply.get("error")
         error = error if isinstance(error, Mapping) else {}
         temporary = error.get("temporary") is True
@@ -233,8 +245,9 @@ class Outbox(Generic[T]):
             return None
         if not temporary:
             self._taken(now)
+        self.end(item)
         code, text = str(error.get("code")), str(error.get("message"))
-        return self.end(item, PublishError(code, text, temporary=temporary))
+        return item, PublishError(code, text, temporary=temporary)
 
     def asked(self, reply: Mapping[str, Any]) -> Item[T] | None:
         """The unanswered message that a reply is about."""
@@ -245,19 +258,10 @@ class Outbox(Generic[T]):
         """An unanswered message is to be sent again on this connection."""
         self._make_ready(item)
 
-    def end(self, item: Item[T], answer: Answer) -> tuple[Item[T], Answer]:
-        """The message leaves the outbox."""
+    def end(self, item: Item[T]) -> None:
+        """The message leaves the outbox, whatever the hub knows of it; it is not being stored."""
         self._unanswered.pop(item.number, None)
         self._remove(item)
-        return item, answer
-
-    def give_up(self) -> list[Item[T]]:
-        """Empty the outbox; returns what was in it, in order. What is being stored stays until that is known."""
-        given_up = [item for item in self._items.values() if item.stage is not Stage.STORING]
-        for item in given_up:
-            self._unanswered.pop(item.number, None)
-            self._remove(item)
-        return given_up
 
     def check_invariants(self) -> None:
         """Raise AssertionError if an invariant is broken."""
