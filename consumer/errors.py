@@ -18,6 +18,7 @@
     │   ├── Unavailable      nobody's: the bot is busy, gone or in another mode, or the hub is full (429, 502, 503, 504)
     │   └── BadAnswer        the peer's: what it answers is not what REST answers, or too large
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
+    │   └── NotStored        nobody's: the publisher's outbox cannot store it now (full disk)
     ├── StoreFailed          the local bot's: what it keeps of positions in its database cannot be read or written
     │   ├── AlreadyActed     a message is saved a second time: its effect must not be either
     │   └── TakenOver        another run uses the database now
@@ -40,6 +41,7 @@ __all__ = [
     "HandshakeFailed",
     "HubRefused",
     "NotFound",
+    "NotStored",
     "OutcomeUnknown",
     "PublishError",
     "Replaced",
@@ -144,6 +146,13 @@ class PublishError(ConsumerError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.temporary = temporary
+
+
+class NotStored(PublishError):
+    """A message could not be put into the publisher's outbox on disk, and is not sent. Try again with the same mid."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_durable", message, temporary=True)
 
 
 class BotFailed(ConsumerError):
