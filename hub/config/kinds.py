@@ -32,6 +32,7 @@ __all__ = [
     "NAME",
     "OPTIONAL_NAME",
     "OPTIONAL_PATH",
+    "OPTIONAL_RECONCILE",
     "OPTIONAL_USERNAME",
     "ORIGINS",
     "PORT",
@@ -270,6 +271,7 @@ MILLISECONDS = whole(10, 3_600_000)
 SECONDS = _number(0, 3600)
 DEADLINE_S = _number(0.1, 300)
 VERBOSITY = _choice("error", "info")
+OPTIONAL_RECONCILE = optional(_choice("off", "report", "publish"))
 HOST = Kind(_accept_host, read_text)
 ADDRESS = Kind(_accept_address, read_text)
 OPTIONAL_PATH = optional(Kind(_accept_path, read_text))
