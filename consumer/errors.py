@@ -15,6 +15,7 @@
     │   ├── BadRequest       the caller's: a parameter is unknown, missing or wrong; told before anything is sent, or by 422
     │   ├── NotFound         the caller's: no such trade, lock, bot or operation there (404, 405)
     │   ├── BotRefused       the bot's: it cannot do this now (502)
+    │   ├── LedgerReplaced   nobody's: the hub's ledger is another one than that of the cursor (409)
     │   ├── Unavailable      nobody's: the bot is busy, gone or in another mode, or the hub is full (429, 502, 503, 504)
     │   └── BadAnswer        the peer's: what it answers is not what REST answers, or too large
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
@@ -40,6 +41,7 @@ __all__ = [
     "ConsumerError",
     "HandshakeFailed",
     "HubRefused",
+    "LedgerReplaced",
     "NotFound",
     "NotStored",
     "OutcomeUnknown",
@@ -117,6 +119,10 @@ class BadRequest(RestError):
 
 class NotFound(RestError):
     """There is no such thing at the peer."""
+
+
+class LedgerReplaced(RestError):
+    """The hub's ledger is of another epoch than the cursor: what is numbered there begins anew."""
 
 
 class BotRefused(RestError):

@@ -32,11 +32,12 @@ import ssl
 import time
 import typing
 from base64 import b64encode
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType, UnionType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, overload
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import msgspec
@@ -49,6 +50,7 @@ from consumer.errors import (
     BotRefused,
     ConfigError,
     ConnectionFailed,
+    LedgerReplaced,
     NotFound,
     OutcomeUnknown,
     Unauthorized,
@@ -56,18 +58,23 @@ from consumer.errors import (
 )
 from consumer.wording import clean, nearest
 from hub.protocol.botapi import API_PREFIX, OPERATIONS, BotAPI
+from hub.protocol.ledger_answers import FillsPage, LedgerFill, Reconciliation
 from hub.protocol.operations import Operation, Place
 
-__all__ = ["MAX_ANSWER_BYTES", "BotAPI", "RestClient", "decoded", "plain_json"]
+__all__ = ["MAX_ANSWER_BYTES", "BotAPI", "RestClient", "Moment", "decoded", "plain_json", "typed"]
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Over a hundred times what 1500 candles of 42 columns take."""
+RECONCILE_S = 120.0
+"""How long a hub may be silent while it reconciles: it asks the bot, and waits for messages that may be on their way."""
 ANSWER_TIMEOUTS = 6
 """A whole answer may take so many times `timeout_s`, however steadily it trickles."""
 
 _ERROR_BODY_BYTES = 64 * 1024
 _SECRET_BYTES = 8
 _QUERYING = re.compile(r"^Error querying \S+: ")
+Moment = int | datetime
+"""ms since 1970 UTC, or a datetime with an offset."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -194,6 +201,95 @@ class RestClient:
         """`bots` as the hub's own bytes of JSON."""
         return self._authorized("GET", f"{API_PREFIX}/bots", None)
 
+    # --- a hub's ledger
+
+    def fills(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        topics: Iterable[str] | None = None,
+        after: int = 0,
+        epoch: str | None = None,
+    ) -> Iterator[LedgerFill]:
+        """The fills of a hub's ledger, oldest first, page by page; of `bot`, without one of all bots that the user may read.
+
+        `since` <= ts < `until`: ms since 1970 UTC or a datetime with an offset. `topics`: other ledger topics, "*" for all. `after`
+        goes on behind an offset, within `epoch`.
+
+        Raises:
+            LedgerReplaced: the ledger is of another epoch, also when it changes on the way.
+        """
+        for page in self.fill_pages(since=since, until=until, topics=topics, after=after, epoch=epoch):
+            yield from page.fills
+
+    def fill_pages(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        topics: Iterable[str] | None = None,
+        after: int = 0,
+        epoch: str | None = None,
+    ) -> Iterator[FillsPage]:
+        """As `fills`, the pages: they tell of the epoch, and of what cannot be read."""
+        chosen = None if topics is None else list(topics)
+        while True:
+            body = self.fetch_fills(since=since, until=until, topic=chosen, after=after, epoch=epoch)
+            page: FillsPage = typed(FillsPage, body, "fills")
+            yield page
+            if page.after is None:
+                return
+            if page.after <= after:
+                raise BadAnswer("the answer to fills is none: its cursor does not move on")
+            after, epoch = page.after, page.epoch
+
+    def fetch_fills(
+        self,
+        *,
+        since: Moment | str | None = None,
+        until: Moment | str | None = None,
+        topic: list[str] | None = None,
+        after: int = 0,
+        limit: int = 500,
+        epoch: str | None = None,
+    ) -> bytes:
+        """A page of `fills` as the hub's own bytes of JSON; `since` and `until` in RFC 3339, too."""
+        asked: list[tuple[str, Any]] = [("after", after), ("limit", limit)]
+        asked += [
+            (name, _moment(name, at)) for name, at in (("since", since), ("until", until)) if at is not None
+        ]
+        asked += [("topic", name) for name in topic or ()]
+        asked += [("epoch", epoch)] if epoch is not None else []
+        return self._authorized("GET", f"{self._prefix}/fills?{urlencode(asked)}", None)
+
+    def reconcile(
+        self, bot: str | None = None, *, publish: bool = False, since: Moment | None = None
+    ) -> Reconciliation:
+        """Have a hub compare its ledger with a bot's own trades, and with `publish` store the fills that it missed. It takes a while.
+
+        `since` takes the place of the time before which fills are left alone. To ask again does no harm.
+        """
+        answer: Reconciliation = typed(
+            Reconciliation, self.fetch_reconcile(bot, publish=publish, since=since), "reconcile"
+        )
+        return answer
+
+    def fetch_reconcile(
+        self, bot: str | None = None, *, publish: bool = False, since: Moment | str | None = None
+    ) -> bytes:
+        """`reconcile` as the hub's own bytes of JSON."""
+        order: dict[str, Any] = {"publish": publish}
+        if bot is not None:
+            order["bot"] = checked_bot_name("bot", bot)
+        if since is not None:
+            order["since"] = _moment("since", since)
+        prefix = self._prefix if bot is None else API_PREFIX
+        content = msgspec.json.encode(order)
+        return self._authorized(
+            "POST", f"{prefix}/reconcile", content, reads=True, timeout_s=max(self._timeout_s, RECONCILE_S)
+        )
+
     def ping(self) -> None:
         """Returns when the peer answers. Sends no credentials and says nothing of them."""
         self.fetch_ping()
@@ -204,11 +300,20 @@ class RestClient:
 
     # --- authorization
 
-    def _authorized(self, method: str, target: str, content: bytes | None) -> bytes:
-        answer = self._sent(method, target, self._authorization(), content)
+    def _authorized(
+        self,
+        method: str,
+        target: str,
+        content: bytes | None,
+        *,
+        reads: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        how: dict[str, Any] = {"reads": reads, "timeout_s": timeout_s}
+        answer = self._sent(method, target, self._authorization(), content, **how)
         if answer.status == 401 and self._tokens is not None:
             self._renew()
-            answer = self._sent(method, target, self._authorization(), content)
+            answer = self._sent(method, target, self._authorization(), content, **how)
         return self._good(answer)
 
     def _authorization(self) -> dict[str, str]:
@@ -253,29 +358,33 @@ class RestClient:
         content: bytes | None,
         *,
         reads: bool | None = None,
+        timeout_s: float | None = None,
     ) -> _Answer:
         """The answer to one request; one that only `reads` (default: a GET) is sent again when its connection breaks."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         reads = method == "GET" if reads is None else reads
         if content is not None:
             headers = {**headers, "Content-Type": "application/json"}
         try:
-            return self._exchange(method, target, headers, content)
+            return self._exchange(method, target, headers, content, timeout_s)
         except (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError) as error:
             if not reads:
-                self._fail(error, reads=False)
+                self._fail(error, timeout_s, reads=False)
         except httpx.TransportError as error:
-            self._fail(error, reads=reads)
+            self._fail(error, timeout_s, reads=reads)
         try:
-            return self._exchange(method, target, headers, content)
+            return self._exchange(method, target, headers, content, timeout_s)
         except httpx.TransportError as error:
-            self._fail(error, reads=True)
+            self._fail(error, timeout_s, reads=True)
 
     def _exchange(
-        self, method: str, target: str, headers: Mapping[str, str], content: bytes | None
+        self, method: str, target: str, headers: Mapping[str, str], content: bytes | None, timeout_s: float
     ) -> _Answer:
         url = f"{self.url}{target}"
         try:
-            with self._http.stream(method, url, headers=headers, content=content) as response:
+            with self._http.stream(
+                method, url, headers=headers, content=content, timeout=timeout_s
+            ) as response:
                 body = self._bounded(response)
                 after = retry_after(response.headers.get("Retry-After"))
                 page = response.headers.get("Content-Type", "").startswith("text/html")
@@ -298,17 +407,17 @@ class RestClient:
                 break
         return b"".join(parts)
 
-    def _fail(self, error: httpx.TransportError, *, reads: bool) -> NoReturn:
+    def _fail(self, error: httpx.TransportError, timeout_s: float, *, reads: bool) -> NoReturn:
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
             raise ConfigError("URL", "a request to it cannot be made") from None
-        text = self._transport_text(error)
+        text = self._transport_text(error, timeout_s)
         if reads or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
             raise ConnectionFailed(text) from None
         raise OutcomeUnknown(f"{text}; the bot may have done it or not") from None
 
-    def _transport_text(self, error: httpx.TransportError) -> str:
+    def _transport_text(self, error: httpx.TransportError, timeout_s: float) -> str:
         if isinstance(error, httpx.TimeoutException):
-            return f"{self.url}: no answer within {self._timeout_s:g} s"
+            return f"{self.url}: no answer within {timeout_s:g} s"
         if isinstance(error, httpx.ConnectError):
             cause = next((e for e in _causes(error) if isinstance(e, OSError)), None)
             why = self._said(str(error)) if cause is None else connect_reason(cause)
@@ -344,6 +453,8 @@ class RestClient:
                     else "no such operation there"
                 )
                 return NotFound(f"{self.url}: {asked} {http}", status=status)
+            case 409 if said:
+                return LedgerReplaced(said, status=status)
             case 422:
                 return BadRequest(said or f"the request is not accepted {http}", status=status)
             case 502 if said:
@@ -385,13 +496,18 @@ class RestClient:
 
 def decoded(operation: Operation, body: bytes) -> Any:
     """An answer's JSON as the operation's type. Raises BadAnswer when it does not fit."""
+    return typed(operation.answer, body, operation.name)
+
+
+def typed(answer: Any, body: bytes, name: str) -> Any:
+    """The JSON of the answer to `name` as the type `answer`. Raises BadAnswer when it does not fit."""
     failure = ""
-    for kind in _alternatives(operation.answer):
+    for kind in _alternatives(answer):
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             failure = failure or clean(str(error))[:200]
-    raise BadAnswer(f"the answer to {operation.name} is none: {failure}")
+    raise BadAnswer(f"the answer to {name} is none: {failure}")
 
 
 def plain_json(body: bytes) -> Any:
@@ -443,6 +559,15 @@ def _value(key: str, value: Any, kind: Any, *, path: bool) -> Any:
     if path and checked in ("", ".", ".."):
         raise BadRequest(f"{key}: expected a name")
     return checked
+
+
+def _moment(name: str, at: Moment | str) -> int | str:
+    """A moment as the hub takes it."""
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise BadRequest(f"{name}: expected a datetime with an offset")
+        return at.isoformat()
+    return at
 
 
 def _faults(detail: list[Any]) -> str:

@@ -25,7 +25,7 @@ from hub.core.calls import CallLimits, Calls
 from hub.core.engine import Core, CoreLimits
 from hub.core.entry import Entry
 from hub.core.intake import Intake, LogPublish, Publish, PublishOrder, ValuePublish
-from hub.core.ledger import Append, Appended, Log, Read
+from hub.core.ledger import Append, Appended, Found, Log, Query, Read
 from hub.core.session import Group, Session
 from hub.core.state import StateKey
 from hub.protocol.calls import DEADLINE_MS, BotRequest, CallResult
@@ -184,6 +184,7 @@ class Node:
         self.authenticate: Callable[[bytes, str | None], Principal | None] | None = None
         """Whose the token of an `auth` is, by the address that shows it; None or a RequestError for nobody's."""
         self.draining = False
+        self.started_ms = 0
         self.last_ms: dict[str, int] = {}
         self.states: dict[str, str] = {}
         self._timeframes: dict[str, str] = {}
@@ -206,6 +207,7 @@ class Node:
         """Open the log and start the node's tasks."""
         state = await self.log.open()
         self.core = Core(state, secrets.token_hex(4), self.limits.core)
+        self.started_ms = self.clock.now_ms()
         self._ticked_at = self.clock.monotonic()
         self._committer = self._own(self._commit_forever(), "committer")
         self._own(self._tick_forever(), "ticker")
@@ -365,12 +367,15 @@ class Node:
         else:
             links.discard(link)
         online = bool(links)
-        if online is before:
-            return
+        if online is not before:
+            self.tell_readers(bot, {"type": "hub.bot", "data": {"bot": bot, "online": online}})
+
+    def tell_readers(self, bot: str, notice: dict[str, Any]) -> None:
+        """Tell every v2 client that may read the bot."""
         for connection in self._connections.values():
             session = connection.session
             if session.wire is not Wire.FREQTRADE and session.principal.may_read(bot):
-                session.tell({"type": "hub.bot", "data": {"bot": bot, "online": online}})
+                session.tell(notice)
                 self._drive_soon(connection)
 
     def receive(self, session: Session, message: Mapping[str, Any]) -> None:
@@ -656,6 +661,12 @@ class Node:
         self.publish(principal, item, wire, lambda result: _settle(future, result), order)
         return await future
 
+    async def publish_checked_and_wait(self, publish: Publish) -> Ack:
+        """As `publish_and_wait`, of what the intake has checked."""
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self.publish_checked(publish, lambda result: _settle(future, result))
+        return await future
+
     async def _commit_forever(self) -> None:
         while True:
             await self._wake_committer.wait()
@@ -817,6 +828,20 @@ class Node:
         committer = self._committer is not None and not self._committer.done()
         checks = {"ledger": committer, "loop": self.alive(), "not_draining": not self.draining}
         return all(checks.values()), checks
+
+    @property
+    def epoch(self) -> str:
+        """The ledger's epoch."""
+        return self.core.epoch
+
+    @property
+    def head(self) -> int:
+        """The newest offset of the ledger."""
+        return self.core.tail.next - 1
+
+    async def find(self, query: Query) -> Found:
+        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked."""
+        return await self.log.find(query)
 
     def bots(self) -> set[str]:
         """Every bot that published since the start."""

@@ -1,7 +1,8 @@
 """One task per upstream: consumes an unmodified freqtrade bot and publishes what it sends under its name.
 
-freqtrade replays nothing: what it sent while the link was down is gone (the relay says so in the log and in `statistics`); its
-frames are asked for again, and holes in them are refilled by the consumer's own rules before they are published here.
+freqtrade replays nothing: what it sent while the link was down is gone (the relay says so in the log and in `statistics`). Its fills
+come back by reconciliation with its trades only (hub.reconciler), which is told of each link. Its frames are asked for again, and
+holes in them are refilled by the consumer's own rules before they are published here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from consumer.client import Client
@@ -31,10 +32,13 @@ logger = logging.getLogger("tradewire.relay")
 
 
 class Relay:
-    """Relays one upstream. `run` ends only when it is cancelled or the upstream refuses its token for good."""
+    """Relays one upstream. `run` ends only when it is cancelled. `linked` is told when the link goes up or down."""
 
-    def __init__(self, node: Node, upstream: Upstream) -> None:
+    def __init__(
+        self, node: Node, upstream: Upstream, linked: Callable[[bool], None] = lambda _online: None
+    ) -> None:
         self.node = node
+        self._linked = linked
         self.name = upstream.name
         self.online = False
         self._producer = ProducerConfig(
@@ -101,6 +105,7 @@ class Relay:
         if online != self.online:
             self.online = online
             self.node.announce(self.name, online=online)
+            self._linked(online)
 
     def _publish(self, delivery: Delivery) -> None:
         try:

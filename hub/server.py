@@ -47,6 +47,7 @@ from hub.node import VERSION, Ack, Node, NodeLimits
 from hub.protocol.botapi import BotAPI
 from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name
+from hub.reconciler import Reconciler, UpstreamRuns
 from hub.relay import Relay
 from hub.rest.app import RestSettings, build_rest
 from hub.rest.asyncapi import asyncapi_routes
@@ -92,6 +93,7 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node: Node | None = None
         self._relays: list[Relay] = []
+        self._reconciler: Reconciler | None = None
         self._app: HubApp | None = None
         self._authenticator: Authenticator | None = None
         self._rest: FastAPI | None = None
@@ -156,7 +158,8 @@ class Hub:
         self._authenticator = authenticator
         node.authenticate = authenticator.renew
         registry = self._registry(node)
-        self._rest = _rest(config, node, authenticator, registry)
+        reconciler = self._reconciler = Reconciler(node, registry)
+        self._rest = _rest(config, node, authenticator, registry, reconciler)
         self._passing = PassThrough(self._rest, registry.passed, self._rest.state.user)
         self._app = _application(config, node, authenticator, registry, self._rest, self._passing)
         server = _Server(
@@ -173,12 +176,25 @@ class Hub:
                 trusted_proxies=config.hub.trusted_proxies,
             )
         )
-        self._relays = [Relay(node, upstream) for upstream in config.hub.upstreams]
+        runs = {
+            upstream.name: UpstreamRuns(reconciler, upstream.name, publish=upstream.reconciles == "publish")
+            for upstream in config.hub.upstreams
+            if upstream.reconciles != "off"
+        }
+        self._relays = [
+            Relay(node, upstream, runs[upstream.name].set_online)
+            if upstream.name in runs
+            else Relay(node, upstream)
+            for upstream in config.hub.upstreams
+        ]
         assert self._stop is not None
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[sock]), name="tradewire-uvicorn")
             relaying = [
                 tasks.create_task(relay.run(), name=f"tradewire-relay-{relay.name}") for relay in self._relays
+            ]
+            relaying += [
+                tasks.create_task(run.run(), name=f"tradewire-reconcile-{name}") for name, run in runs.items()
             ]
             try:
                 await _started(server, serving)
@@ -436,6 +452,7 @@ class Hub:
             "bots": {bot.name: bot.statistics() for bot in self._bots},
             "bots_in_process": {name: port.statistics() for name, port in list(self._in_process.items())},
             "relays": relays,
+            "reconciliation": {} if self._reconciler is None else self._reconciler.statistics(),
             "in_process_waiting": len(self._waiting),
         }
 
@@ -466,12 +483,20 @@ def _freqtrade_bots(config: Config, node: Node) -> list[FreqtradeBot]:
     ]
 
 
-def _rest(config: Config, node: Node, authenticator: Authenticator, registry: BotRegistry) -> FastAPI:
+def _rest(
+    config: Config,
+    node: Node,
+    authenticator: Authenticator,
+    registry: BotRegistry,
+    reconciler: Reconciler,
+) -> FastAPI:
     # No CORS here: it has to be around what is passed on, too.
     return build_rest(
         authenticator,
         registry,
         node.publish_and_wait,
+        node,
+        reconciler.run,
         RestSettings(items=config.hub.limits.items),
     )
 

@@ -29,6 +29,7 @@ from hub.asgi.unsent import Unsent
 from hub.auth.authenticator import Authenticator
 from hub.bots.freqtrade import FreqtradeBot
 from hub.bots.ports import InProcess
+from hub.bots.registry import BotRegistry
 from hub.config import (
     ApiServer,
     BotToken,
@@ -47,10 +48,12 @@ from hub.frames.schema import DTYPES
 from hub.log.sqlite import SqliteLog
 from hub.node import VERSION, Node, NodeLimits
 from hub.protocol import values
+from hub.protocol.botapi import BotError
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
+from hub.reconciler import Reconciler
 from hub.rest.bodies import Bodies
 from hub.rest.passing import PassThrough
 from hub.rest.publish import _STATUS, PublishIntake
@@ -339,10 +342,20 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
             "rest_bodies": msgspec.to_builtins(bodies.statistics()),
             "bots_in_process": {"*": InProcess("alpha", None).statistics()},  # type: ignore[arg-type]
             "relays": {"*": upstream},
+            "reconciliation": {"*": await reconciled(node)},
             "in_process_waiting": 0,
         }
     finally:
         await node.stop()
+
+
+async def reconciled(node: Node) -> dict[str, int]:
+    registry = BotRegistry(node, default_bot="maker", version=VERSION, now_ms=node.clock.now_ms)
+    reconciler = Reconciler(node, registry)
+    # It only publishes, so nobody can be asked; the attempt is counted.
+    with pytest.raises(BotError):
+        await reconciler.run("maker")
+    return reconciler.statistics()["maker"]
 
 
 def test_the_statistics(tmp_path: Path) -> None:
@@ -358,6 +371,7 @@ def test_the_statistics(tmp_path: Path) -> None:
         "bots",
         "bots_in_process",
         "relays",
+        "reconciliation",
         "in_process_waiting",
     }
     assert expected <= {

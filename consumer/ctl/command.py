@@ -58,6 +58,9 @@ def ctl(
     timeout: Annotated[float, typer.Option(help="seconds of silence", min=0.1, max=3600)] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="the answer's JSON on one line")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before something is lost")] = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="of reconcile: store the fills that the ledger missed")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="list the commands, or tell of one")] = False,
 ) -> None:
     """Ask or drive a bot: ctl status, ctl trade 3, ctl forceexit 3 amount=0.5."""
@@ -65,7 +68,7 @@ def ctl(
         _list_commands([find(words[0])] if words else LISTED)
         return
     command = find(words[0])
-    call = command.read(words[1:])
+    call = command.read([*words[1:], *(["publish=true"] if publish else [])])
     if call.loses and not yes:
         _confirm(command, call.loses)
     section = {} if config is None else _api_server(config)
@@ -90,6 +93,10 @@ def _asked(client: RestClient, call: Call) -> bytes:
         return client.fetch_ping()
     if call.operation == "bots":
         return client.fetch_bots()
+    if call.operation == "fills":
+        return client.fetch_fills(**call.arguments)
+    if call.operation == "reconcile":
+        return client.fetch_reconcile(**call.arguments)
     return client.fetch(call.operation, call.arguments)
 
 

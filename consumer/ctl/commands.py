@@ -41,7 +41,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One command. `keys` are freqtrade-client's names of parameters, `aliases` other names of the command.
 
-    `operation` is of OPERATIONS, or ping or bots. `call` makes the call of the arguments that were given.
+    `operation` is of OPERATIONS, or ping, bots, fills or reconcile. `call` makes the call of the arguments that were given.
     """
 
     name: str
@@ -274,6 +274,27 @@ def _commands() -> Iterable[Command]:
         name="ping", operation="ping", summary="Whether it answers; needs no password.", call=_plain_call
     )
     yield Command(name="bots", operation="bots", summary="The bots of a hub.", call=_plain_call)
+    yield Command(
+        name="fills",
+        operation="fills",
+        summary="A page of a hub's ledger, oldest first; of the bot, or of all.",
+        parameters=_given(
+            ("since", str, False),
+            ("until", str, False),
+            ("topic", list[str], False),
+            ("limit", int, False),
+            ("after", int, False),
+            ("epoch", str, False),
+        ),
+        call=_plain_call,
+    )
+    yield Command(
+        name="reconcile",
+        operation="reconcile",
+        summary="Compare a hub's ledger with the bot's own trades; with publish, store the fills that it missed.",
+        parameters=_given(("bot", str, False), ("publish", bool, False), ("since", str, False)),
+        call=_plain_call,
+    )
     for operation in OPERATIONS.values():
         if operation.name != "chosen_pair_candles":
             yield _command(operation)

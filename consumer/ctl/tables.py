@@ -520,7 +520,77 @@ def _sysinfo(data: Any, _: int) -> Iterable[RenderableType]:
     )
 
 
+# --- a hub's ledger
+
+
+def _fills(data: Any, _: int) -> Iterable[RenderableType]:
+    rows = [{**fill["data"], **{k: v for k, v in fill.items() if k != "data"}} for fill in data["fills"]]
+    columns = [
+        _column("Offset", "offset", number=True),
+        _column("Time (UTC)", "ts", _moment, number=False),
+        _column("Bot", "bot"),
+        _column("Topic", "topic"),
+        _column("Trade", "trade_id", number=True),
+        _column("Pair", "pair"),
+        _column("Amount", "amount", number=True),
+        ("Rate", lambda row: _plain(row.get("close_rate") or row.get("open_rate")), True),
+        _column("Source", "source"),
+    ]
+    if rows:
+        yield _Fitted(columns, rows, ("Source", "Bot", "Rate", "Amount"))
+    yield _note(f"{len(rows)} messages; the ledger has offsets {data['floor'] + 1} to {data['head']}")
+    if data["damaged"]:
+        yield Text(clean(f"cannot be read: {data['damaged']}"), style="red")
+    if data["after"] is not None:
+        yield _note(clean(f"more: after={data['after']} epoch={data['epoch']}"))
+
+
+def _reconciliation(data: Any, _: int) -> Iterable[RenderableType]:
+    missing = [
+        {
+            **fill,
+            "outcome": f"at offset {fill['offset']}"
+            if fill["offset"]
+            else fill["refused"] or "not published",
+        }
+        for fill in data["missing"]
+    ]
+    columns = [
+        _column("Missed", "topic"),
+        _column("Trade", "trade_id", number=True),
+        _column("Pair", "pair"),
+        _column("Filled (UTC)", "ts", _moment, number=False),
+        _column("Amount", "amount", number=True),
+        _column("Rate", "rate", number=True),
+        _column("Outcome", "outcome"),
+        _column("Order", "order_id"),
+    ]
+    if missing:
+        yield _Fitted(columns, missing, ("Order", "Rate", "Amount"))
+    unknown = [
+        _column("Unknown to the bot", "topic"),
+        _column("Offset", "offset", number=True),
+        _column("Trade", "trade_id", number=True),
+        _column("Pair", "pair"),
+        _column("Time (UTC)", "ts", _moment, number=False),
+    ]
+    if data["unknown"]:
+        yield _table(unknown, data["unknown"])
+    yield _note(
+        f"{data['missing_count']} missed of {data['fills']} fills in {data['trades']} trades, {data['published']} published; "
+        f"{data['unknown_count']} of {data['messages']} messages unknown to the bot"
+    )
+    if not data["complete"]:
+        yield _note("not all trades were read")
+    if data["damaged"]:
+        yield Text(
+            f"{data['damaged']} slots of the ledger cannot be read, so nothing is published", style="red"
+        )
+
+
 _FORMS: dict[str, Callable[[Any, int], Iterable[RenderableType]]] = {
+    "fills": _fills,
+    "reconcile": _reconciliation,
     "status": _status,
     "trades": _trades,
     "trade": _whole_trade,

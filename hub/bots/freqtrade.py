@@ -22,6 +22,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote, urlencode
 
@@ -41,6 +42,7 @@ HELD_BYTES = 2 * ANSWER_BYTES
 # Under the 5 s after which uvicorn closes an idle connection: a request is not to meet its end, and a POST cannot be repeated.
 IDLE_S = 2.0
 RETRY_AFTER_S = 1
+SKEW_NOISE_MS = 2000
 _JSON = "application/json"
 _REPEATABLE = frozenset({"GET", "HEAD"})
 _OPEN_PATHS = frozenset({b"/ping"})
@@ -135,11 +137,17 @@ class FreqtradeBot:
         self._online: bool | None = None
         self._last_success_ms: int | None = None
         self._failure = ""
+        self._skew_ms = 0
 
     async def aclose(self) -> None:
         """End the login under way and close the connections."""
         await self._login.aclose()
         await self._client.aclose()
+
+    @property
+    def skew_ms(self) -> int:
+        """How far its clock was ahead of ours at its last answer, by the answer's date; 0 within the second that a date has."""
+        return self._skew_ms
 
     def state(self) -> FreqtradeState:
         """Whether it answered the last time, when it last did, and why not."""
@@ -286,6 +294,7 @@ class FreqtradeBot:
 
     async def _attempt(self, request: httpx.Request) -> BotAnswer:
         response = await self._client.send(request, stream=True)
+        self._note_date(response.headers.get("Date", ""))
         try:
             if response.is_redirect:
                 raise BotError(f"bot {self.name} answers with a redirect; expected freqtrade's REST")
@@ -297,6 +306,14 @@ class FreqtradeBot:
         kind = response.headers.get("Content-Type", "")
         # What is no ASCII is no media type (RFC 9110 section 8.3.1), and not every server could send it on.
         return BotAnswer(status=response.status_code, body=body, content_type=kind if kind.isascii() else "")
+
+    def _note_date(self, date: str) -> None:
+        try:
+            at_ms = int(parsedate_to_datetime(date).timestamp() * 1000) + 500
+        except (ValueError, TypeError, OverflowError):
+            return
+        skew_ms = at_ms - self._now_ms()
+        self._skew_ms = skew_ms if abs(skew_ms) >= SKEW_NOISE_MS else 0
 
     async def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()

@@ -13,6 +13,7 @@ from hub.config.kinds import (
     FLAG,
     HOST,
     NAME,
+    OPTIONAL_RECONCILE,
     OPTIONAL_USERNAME,
     PORT,
     Kind,
@@ -46,7 +47,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """An unmodified freqtrade producer that the relay consumes; `name` becomes its bot's name here.
 
     With `username` and `password`, those of its REST, requests for the bot are passed on to it; it has `rest_timeout_s` seconds to
-    answer each.
+    answer each. `reconcile` is what becomes of fills that its own trades have and the ledger misses: "off", "report", "publish"; None
+    as `reconciles` tells.
     """
 
     name: Annotated[str, NAME]
@@ -57,6 +59,14 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     username: Annotated[str | None, OPTIONAL_USERNAME] = None
     password: Annotated[Secret | None, OPTIONAL_SECRET] = None
     rest_timeout_s: Annotated[float, DEADLINE_S] = 10.0
+    reconcile: Annotated[str | None, OPTIONAL_RECONCILE] = None
+
+    @property
+    def reconciles(self) -> str:
+        """`reconcile` as it comes out: without a word "report" where its REST may be used, else "off"."""
+        if self.reconcile is not None:
+            return self.reconcile
+        return "off" if self.username is None else "report"
 
 
 def _accept_tokens(name: str, value: Any, warn: Warn) -> tuple[BotToken, ...]:
@@ -101,6 +111,10 @@ def _accept_upstreams(name: str, value: Any, warn: Warn) -> tuple[Upstream, ...]
             raise ConfigError(f"{name}[{i}].username", "expected a value beside password, got none")
         if upstream.username is not None and upstream.password is None:
             raise ConfigError(f"{name}[{i}].password", "expected a value beside username, got none")
+        if upstream.username is None and upstream.reconciles != "off":
+            raise ConfigError(
+                f"{name}[{i}].reconcile", "expected username and password beside it: it asks the bot's REST"
+            )
     return upstreams
 
 

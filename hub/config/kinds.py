@@ -34,6 +34,7 @@ __all__ = [
     "NAME",
     "OPTIONAL_NAME",
     "OPTIONAL_PATH",
+    "OPTIONAL_RECONCILE",
     "OPTIONAL_USERNAME",
     "ORIGINS",
     "PORT",
@@ -274,6 +275,7 @@ DEADLINE_S = _number(0.1, 300)
 DAYS = _number(0.001, 36_500)
 VERBOSITY = _choice("error", "info")
 LOG_KIND = _choice("sqlite", "memory")
+OPTIONAL_RECONCILE = optional(_choice("off", "report", "publish"))
 HOST = Kind(_accept_host, read_text)
 ADDRESS = Kind(_accept_address, read_text)
 OPTIONAL_PATH = optional(Kind(_accept_path, read_text))

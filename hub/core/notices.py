@@ -18,6 +18,7 @@ __all__ = [
     "heartbeat",
     "lagging",
     "position",
+    "reconciled",
     "schema_notice",
     "token_expiring",
     "welcome",
@@ -104,6 +105,12 @@ def lagging(messages: int, size: int, limit: int) -> dict[str, Any]:
 def conflated(keys: int, merged: int) -> dict[str, Any]:
     """State changes that were joined for this session since the last such notice, and of how many keys."""
     return {"type": "hub.conflated", "data": {"keys": keys, "merged": merged}}
+
+
+def reconciled(bot: str, *, missing: int, published: int, unknown: int) -> dict[str, Any]:
+    """A bot's own trades were compared with the ledger, and they differ."""
+    data = {"bot": bot, "missing": missing, "published": published, "unknown": unknown}
+    return {"type": "hub.reconciled", "data": data}
 
 
 def token_expiring(expires_ms: int) -> dict[str, Any]:

@@ -186,6 +186,21 @@ class BotOnline(_Notice, frozen=True, kw_only=True, tag="hub.bot"):
     data: BotOnlineData
 
 
+class ReconciledData(msgspec.Struct, frozen=True, kw_only=True):
+    """Fills that the ledger missed, how many of them are published now, and fills of trades that the bot does not know."""
+
+    bot: str
+    missing: int
+    published: int
+    unknown: int
+
+
+class Reconciled(_Notice, frozen=True, kw_only=True, tag="hub.reconciled"):
+    """A bot's own trades were compared with the ledger, and they differ."""
+
+    data: ReconciledData
+
+
 class BotCallData(msgspec.Struct, frozen=True, kw_only=True):
     """A request of the bot's REST, by number; `principal` is who asks."""
 
@@ -232,6 +247,7 @@ NOTICES: Mapping[str, type[msgspec.Struct]] = {
         ErrorNotice,
         Drain,
         BotOnline,
+        Reconciled,
         BotCall,
         BotCancel,
     )

@@ -1,4 +1,4 @@
-"""freqtrade's REST API of a trading bot, GET /bots and POST /publish, as a sub-application to be mounted under /api/v1.
+"""freqtrade's REST API of a trading bot, and the hub's own routes, as a sub-application to be mounted under /api/v1.
 
 The answer for a bot is the same under `/api/v1` (the default bot) and `/bots/{bot}/api/v1`: mount the same application under
 both. Shapes, error bodies and the order of checks are those of freqtrade 2026.9, observed on a running one:
@@ -32,7 +32,9 @@ from hub.bots.registry import BotRegistry
 from hub.protocol.principal import Principal
 from hub.rest.bodies import Bodies
 from hub.rest.errors import answer_errors
+from hub.rest.fills import LedgerSource, add_fills
 from hub.rest.publish import Publish, PublishIntake
+from hub.rest.reconcile import Reconcile
 from hub.rest.routes import add_bot_routes, bounded_route
 
 __all__ = ["RestSettings", "build_rest"]
@@ -56,13 +58,15 @@ def build_rest(
     authenticator: Authenticator,
     registry: BotRegistry,
     publish: Publish,
+    source: LedgerSource,
+    reconcile: Reconcile,
     settings: RestSettings | None = None,
 ) -> FastAPI:
     """The sub-application. `app.state.publish_intake` and `app.state.bodies` have `statistics()` of the bodies they hold;
     `app.state.user` is how a request is authenticated.
 
     With `cors_origins` it answers CORS itself; without, it refuses preflights that the application around it did not answer.
-    `publish` is the node's.
+    `publish` and `source` are the node's, `reconcile` the reconciler's.
     """
     settings = settings or RestSettings()
     # A redirect would be FastAPI's own idea; freqtrade answers 404 to a slash at the end.
@@ -85,7 +89,8 @@ def build_rest(
     app.router.route_class = bounded_route(user, bodies)
     answer_errors(app)
     _add_ping(app)
-    add_bot_routes(app, user, registry)
+    add_bot_routes(app, user, registry, reconcile)
+    add_fills(app, _Reader(authenticator), source)
     _add_tokens(app, authenticator)
     _add_publish(app, authenticator, intake)
     _answer_every_get(app)
@@ -110,11 +115,14 @@ class _User:
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
+    def _bearer(self, token: bytes, address: str | None) -> Principal | None:
+        return self._authenticator.bearer(token, address)
+
     async def __call__(self, request: Request) -> Principal:
         scheme, value = authorization(request.headers.raw)
         principal = None
         if scheme == b"bearer" and value:
-            principal = self._authenticator.bearer(value, _address(request))
+            principal = self._bearer(value, _address(request))
             if principal is None:
                 raise _unauthorized("Could not validate credentials", "Bearer")
         elif scheme == b"basic":
@@ -122,6 +130,13 @@ class _User:
         if principal is None:
             raise _unauthorized("Unauthorized")
         return principal
+
+
+class _Reader(_User):
+    """The dependency of what is only read: it takes the tokens of websockets, too."""
+
+    def _bearer(self, token: bytes, address: str | None) -> Principal | None:
+        return self._authenticator.of_token(token, address)
 
 
 def _address(request: Request) -> str | None:

@@ -24,7 +24,18 @@ from hub.rest.errors import too_many_guesses
 
 __all__ = ["OWN_PATHS", "PassThrough", "PassingStatistics"]
 
-OWN_PATHS = frozenset({"/token/login", "/token/refresh", "/publish", "/bots", "/ws_ticket", "/message/ws"})
+OWN_PATHS = frozenset(
+    {
+        "/token/login",
+        "/token/refresh",
+        "/publish",
+        "/fills",
+        "/reconcile",
+        "/bots",
+        "/ws_ticket",
+        "/message/ws",
+    }
+)
 """Routes of the hub itself, below the prefix of the mount."""
 
 _OPEN = frozenset({("GET", b"/ping"), ("HEAD", b"/ping")})

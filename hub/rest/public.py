@@ -27,6 +27,7 @@ _SECURITY = {
     "HTTPBasic": {"type": "http", "scheme": "basic"},
     "OAuth2PasswordBearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "PublisherToken": {"type": "http", "scheme": "bearer"},
+    "ReaderToken": {"type": "http", "scheme": "bearer"},
 }
 
 

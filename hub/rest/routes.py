@@ -1,4 +1,4 @@
-"""The routes of a bot: one for each operation of BotAPI, those that only freqtrade's webserver mode answers, and GET /bots.
+"""The routes of a bot: one for each operation of BotAPI, those of freqtrade's webserver mode, GET /bots and POST /reconcile.
 
 Order of checks, as freqtrade's: a body that is not JSON (422, also for who has no credential), the credential (401), the bot
 (404), the run mode (503), the parameters (422), the bot's own answer. A route that takes no body does not look at one.
@@ -26,6 +26,7 @@ from hub.protocol.operations import Operation, Place
 from hub.protocol.principal import Principal
 from hub.rest.bodies import NOT_READ, Bodies, not_read, parse_json
 from hub.rest.parameters import arguments_of, declared
+from hub.rest.reconcile import Reconcile, add_reconcile
 from hub.rest.schemas import responses
 
 __all__ = ["ANONYMOUS_BYTES", "User", "add_bot_routes", "bounded_route"]
@@ -109,7 +110,7 @@ async def _bounded(
         return await handler(_Read(request, body))
 
 
-def add_bot_routes(app: FastAPI, user: User, registry: BotRegistry) -> None:
+def add_bot_routes(app: FastAPI, user: User, registry: BotRegistry, reconcile: Reconcile) -> None:
     """Add the routes. The bot is the one of the path's `bot`, where the mount has one, else the default bot."""
 
     async def known(request: Request) -> Principal:
@@ -128,6 +129,7 @@ def add_bot_routes(app: FastAPI, user: User, registry: BotRegistry) -> None:
         _add_operation(app, operation, path, ask)
     _add_webserver_routes(app, ask)
     _add_bots(app, known, registry)
+    add_reconcile(app, known, registry, reconcile)
 
 
 def _add_operation(

@@ -11,8 +11,9 @@ import msgspec
 
 from hub.bots.registry import BotListing
 from hub.protocol.botapi import OPERATIONS
+from hub.protocol.ledger_answers import FillsPage, Reconciliation
 
-__all__ = ["UNAUTHORIZED", "Detail", "QueryError", "components", "responses"]
+__all__ = ["UNAUTHORIZED", "Detail", "QueryError", "components", "described", "responses"]
 
 _REF = "#/components/schemas/{name}"
 
@@ -40,7 +41,7 @@ def _plain(answer: Any) -> list[Any]:
 
 def _all_types() -> list[Any]:
     answers = [plain for operation in OPERATIONS.values() for plain in _plain(operation.answer)]
-    return [*answers, list[BotListing], Detail, QueryError]
+    return [*answers, list[BotListing], FillsPage, Reconciliation, Detail, QueryError]
 
 
 def components() -> dict[str, Any]:
@@ -54,27 +55,28 @@ def _schema(answer: Any) -> dict[str, Any]:
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
 
 
-def _response(description: str, answer: Any) -> dict[str, Any]:
+def described(description: str, answer: Any) -> dict[str, Any]:
+    """One response, with the schema of `answer`."""
     return {"description": description, "content": {"application/json": {"schema": _schema(answer)}}}
 
 
-UNAUTHORIZED = _response("The credential is missing, wrong or ended.", Detail)
+UNAUTHORIZED = described("The credential is missing, wrong or ended.", Detail)
 """The response of every route that wants a credential."""
 
 _RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds, where waiting helps."}}
 _OF_ALL: dict[int | str, dict[str, Any]] = {
     401: UNAUTHORIZED,
-    404: _response("There is no such bot, trade or strategy.", Detail),
-    502: _response("The bot cannot do this, or is out of reach.", QueryError | Detail),
-    503: _response("The bot is busy, or in another run mode.", Detail) | {"headers": _RETRY},
+    404: described("There is no such bot, trade or strategy.", Detail),
+    502: described("The bot cannot do this, or is out of reach.", QueryError | Detail),
+    503: described("The bot is busy, or in another run mode.", Detail) | {"headers": _RETRY},
 }
 _OF_BODIES: dict[int | str, dict[str, Any]] = {
-    400: _response("The body is nested too deeply.", Detail),
-    408: _response("The body did not arrive in time.", Detail),
-    413: _response("The body is too large.", Detail),
+    400: described("The body is nested too deeply.", Detail),
+    408: described("The body did not arrive in time.", Detail),
+    413: described("The body is too large.", Detail),
 }
 
 
 def responses(answer: Any, *, body: bool = False) -> dict[int | str, dict[str, Any]]:
     """The responses of a route of a bot that answers `answer`; `body` when it reads one. 422 is FastAPI's own to describe."""
-    return {200: _response("Successful Response", answer), **_OF_ALL, **(_OF_BODIES if body else {})}
+    return {200: described("Successful Response", answer), **_OF_ALL, **(_OF_BODIES if body else {})}

@@ -43,7 +43,12 @@ cancel_open_order whitelist blacklist forcebuy forceenter forceexit strategy plo
 
 def test_every_operation_and_every_command_of_freqtrade_client_is_there() -> None:
     assert set(FREQTRADE_CLIENT.split()) <= set(COMMANDS)
-    assert {c.operation for c in LISTED} == set(OPERATIONS) - {"chosen_pair_candles"} | {"ping", "bots"}
+    assert {c.operation for c in LISTED} == set(OPERATIONS) - {"chosen_pair_candles"} | {
+        "ping",
+        "bots",
+        "fills",
+        "reconcile",
+    }
     assert all(c.summary for c in LISTED)
 
 
@@ -60,6 +65,9 @@ def test_every_operation_and_every_command_of_freqtrade_client_is_there() -> Non
         ("forceenter BTC/USDT:USDT short price=1 enter_tag=a=b", "force_enter",
          {"pair": "BTC/USDT:USDT", "side": "short", "price": 1.0, "entry_tag": "a=b"}),
         ("forcebuy BTC/USDT 2", "force_enter", {"pair": "BTC/USDT", "price": 2.0}),
+        ("fills since=2026-11-22T14:00:00Z topic=entry,exit limit=5", "fills",
+         {"since": "2026-11-22T14:00:00Z", "topic": ["entry", "exit"], "limit": 5}),
+        ("reconcile maker publish=true", "reconcile", {"bot": "maker", "publish": True}),
         ("stopbuy", "pause", {}),
         ("blacklist", "blacklist", {}),
         ("blacklist A/B C/D", "add_to_blacklist", {"blacklist": ["A/B", "C/D"]}),

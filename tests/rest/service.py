@@ -14,10 +14,30 @@ from hub.auth.authenticator import Authenticator
 from hub.bots.hub_bot import Candles
 from hub.bots.ports import InProcess, Requester
 from hub.bots.registry import BotRegistry
+from hub.core.ledger import Found, Query
+from hub.log.memory import MemoryLog
+from hub.protocol.ledger_answers import Reconciliation
 from hub.protocol.principal import Principal
 from hub.rest.app import RestSettings, build_rest
 
 BASE = "http://hub.example:8080"
+AGREED = Reconciliation(
+    bot="alpha",
+    epoch="e1",
+    since_ms=0,
+    skew_ms=0,
+    trades=0,
+    fills=0,
+    messages=0,
+    complete=True,
+    damaged=0,
+    missing_count=0,
+    unknown_count=0,
+    published=0,
+    refused=0,
+    missing=[],
+    unknown=[],
+)
 
 
 class Node:
@@ -27,6 +47,10 @@ class Node:
         self.pairs: list[str] | None = ["BTC/USDT", "ETH/USDT:USDT"]
         self.frames: dict[tuple[str, str], Candles] = {}
         self.published: list[tuple[Principal, Mapping[str, Any]]] = []
+        self.log = MemoryLog("e1", 1 << 20)
+        self.queries: list[Query] = []
+        self.reconciled: list[tuple[str, bool, int | None]] = []
+        self.reconciliation: Reconciliation | Exception = AGREED
         self.answer: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _item: {}
 
     def bots(self) -> Collection[str]:
@@ -49,6 +73,21 @@ class Node:
 
     def candles(self, bot: str, pair: str, timeframe: str) -> Candles | None:
         return self.frames.get((pair, timeframe))
+
+    epoch = "e1"
+
+    async def find(self, query: Query) -> Found:
+        self.queries.append(query)
+        return await self.log.find(query)
+
+    async def reconcile(
+        self, name: str, *, publish: bool = False, since_ms: int | None = None
+    ) -> Reconciliation:
+        self.reconciled.append((name, publish, since_ms))
+        given = self.reconciliation
+        if isinstance(given, Exception):
+            raise given
+        return given
 
     async def publish(
         self, principal: Principal, item: Mapping[str, Any], _order: object = None
@@ -78,7 +117,14 @@ class Service:
             attached=lambda: self.attached,
             attach=self.attached.__getitem__,
         )
-        self.rest = build_rest(self.authenticator, registry, self.node.publish, RestSettings(**settings))
+        self.rest = build_rest(
+            self.authenticator,
+            registry,
+            self.node.publish,
+            self.node,
+            self.node.reconcile,
+            RestSettings(**settings),
+        )
         mounts = [Mount("/api/v1", self.rest), Mount("/bots/{bot}/api/v1", self.rest)]
         self.app = Starlette(routes=[*routes, *mounts])
 

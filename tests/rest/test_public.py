@@ -77,7 +77,7 @@ async def test_without_enable_openapi_there_is_no_documentation() -> None:
 async def test_the_openapi_document_has_full_paths(documented: Service) -> None:
     document = (await documented.get("/openapi.json")).json()
     assert document["info"] == {"title": "tradewire", "version": "1.2.3"}
-    hub = {"ping", "bots", "publish", "token/login", "token/refresh", "ws_ticket"}
+    hub = {"ping", "bots", "publish", "fills", "reconcile", "token/login", "token/refresh", "ws_ticket"}
     bots = {path.removeprefix("/") for operation in OPERATIONS.values() for path in operation.paths}
     assert set(document["paths"]) == {f"/api/v1/{path}" for path in hub | bots}
     assert set(document["paths"]["/api/v1/ping"]) == {"get", "head"}
