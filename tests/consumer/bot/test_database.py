@@ -37,7 +37,7 @@ def test_another_schema_version_is_told_in_one_line(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
     error = refused(f"sqlite:///{path}")
-    assert str(error) == "db_url: expected schema version 2, the database has 99"
+    assert str(error) == "db_url: expected schema version 3, the database has 99"
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
