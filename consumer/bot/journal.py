@@ -144,7 +144,7 @@ class Journal:
         self.session.execute(insert(Answered).values(**values))
         kept, size, gone = 0, 0, []
         for name, taken in self.session.execute(
-            select(Answered.call, Answered.size).order_by(Answered.at_ms.desc(), Answered.call == call)
+            select(Answered.call, Answered.size).order_by(Answered.call != call, Answered.at_ms.desc())
         ):
             kept, size = kept + 1, size + taken
             if kept > MOST_ANSWERS or size > ANSWERS_BYTES:
