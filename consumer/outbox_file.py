@@ -21,7 +21,8 @@ Invariants
 3. Refused rows are at most REFUSED_MOST and REFUSED_BYTES; the oldest leave, counted and told.
 4. One process has the file.
 
-There are no checksums beyond SQLite's own: a database whose structure or rows cannot be read is refused at the start, in one line.
+There are no checksums beyond SQLite's own. A database whose structure or rows cannot be read is refused at the start, in one line; a
+bit that the disk flips in the write-ahead log ends the log there, unseen, so what is committed is in as much danger as in any SQLite.
 
 Source: SQLite, "Write-Ahead Logging" and PRAGMA synchronous.
 """

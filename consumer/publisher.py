@@ -258,8 +258,7 @@ class Publisher:
         for message, _ in put:
             if message.storing is not None:
                 await asyncio.shield(message.storing)
-        futures = [future for _, future in put]
-        return futures[0] if len(futures) == 1 else _all_of(futures)
+        return _all_of([future for _, future in put])
 
     async def publish_many(self, publications: Iterable[Publication]) -> list[Ack]:
         """Publish messages in order, pipelined, and wait for all acknowledgements.
@@ -676,6 +675,8 @@ def _retrieved(future: asyncio.Future[Any]) -> None:
 
 def _all_of(futures: list[asyncio.Future[Ack]]) -> asyncio.Future[Ack]:
     """A future that has the last one's result once all are done, or the first error."""
+    if len(futures) == 1:
+        return futures[0]
 
     async def last() -> Ack:
         return (await asyncio.gather(*futures))[-1]
