@@ -8,8 +8,9 @@ Theory of operation
 ===================
 
 A run reads the bot's open trades, then the closed ones from the newest back, then the ledger. A fill that seems missing may be a
-message on its way. So the run waits `grace_s`, reads what has come since, and compares again, the trades being those of before: no
-clock of the bot is needed to tell that a fill is older than the grace.
+message on its way: freqtrade stores a fill first, and may ask its exchange this and that before it tells. So the run waits for a
+grace, reads what has come since, and compares again, the trades being those of before: no clock of the bot is needed to tell that a
+fill is older than the grace. To publish it waits longer, since a fill that is told twice is worse than one that comes late.
 
 What was filled before `since` is left alone: before the hub started if the ledger has nothing of the bot, else before the oldest of it
 that the ledger has, and never more than the time for which ids are remembered, nor beyond what retention removed. The bot's times are
@@ -65,6 +66,7 @@ class ReconcileLimits:
 
     settle_s: float = 3.0
     grace_s: float = 10.0
+    publish_grace_s: float = 20.0
     deadline_s: float = 60.0
     page_trades: int = 50
     pages: int = 200
@@ -157,7 +159,7 @@ class Reconciler:
 
     async def _counted(self, name: str, bot: _Bot, publish: bool, since_ms: int | None) -> Reconciliation:
         bot.figures["runs"] += 1
-        deadline_s = self.limits.deadline_s + self.limits.grace_s
+        deadline_s = self.limits.deadline_s + self._grace_s(publish)
         try:
             async with asyncio.timeout(deadline_s):
                 return await self._run(name, bot, publish, since_ms)
@@ -177,7 +179,7 @@ class Reconciler:
             await self._read(name, ledger, since_ms)
             compared = await self._compare(name, trades, ledger, since_ms, head if complete else None)
             if compared.missing:
-                await self.sleep(self.limits.grace_s)
+                await self.sleep(self._grace_s(publish))
                 await self._read(name, ledger, since_ms)
                 compared = await self._compare(name, trades, ledger, since_ms, head if complete else None)
         outcome = _Outcome(name, self._node.epoch, self._skew_ms(name), since_ms, compared, ledger.damaged)
@@ -186,6 +188,9 @@ class Reconciler:
             await self._publish(name, outcome)
         self._tell(name, bot, outcome)
         return outcome.answer(self.limits.told)
+
+    def _grace_s(self, publish: bool) -> float:
+        return self.limits.publish_grace_s if publish else self.limits.grace_s
 
     # --- from when on
 

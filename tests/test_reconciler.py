@@ -537,7 +537,7 @@ async def linked(world: Rig, *, publish: bool = False, turns: int = 60) -> Upstr
 async def test_a_link_is_given_time_to_settle_and_then_compared() -> None:
     async with rig(two_fills()) as world:
         await linked(world, publish=True)
-        assert world.slept == [3.0, 10.0]
+        assert world.slept == [3.0, 20.0]
         assert world.figures()["published"] == 2
 
 

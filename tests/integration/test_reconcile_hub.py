@@ -124,7 +124,7 @@ async def serving(maker: Maker) -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def world(monkeypatch: pytest.MonkeyPatch, reconcile: str) -> AsyncIterator[tuple[Maker, Hub]]:
-    limits = ReconcileLimits(settle_s=0.0, grace_s=0.05)
+    limits = ReconcileLimits(settle_s=0.0, grace_s=0.05, publish_grace_s=0.05)
     monkeypatch.setattr(server, "Reconciler", lambda node, registry: Reconciler(node, registry, limits))
     maker = Maker()
     async with serving(maker) as port:
