@@ -34,6 +34,7 @@ from hub.config import (
     ApiServer,
     BotToken,
     HubSection,
+    Ledger,
     Limits,
     Memory,
     PublisherEntry,
@@ -44,7 +45,7 @@ from hub.config import (
 from hub.core.call_requests import CALL_REQUESTS
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
-from hub.log.memory import MemoryLog
+from hub.log.sqlite import SqliteLog
 from hub.node import VERSION, Node, NodeLimits
 from hub.protocol import values
 from hub.protocol.botapi import BotError
@@ -194,6 +195,7 @@ HUB_STRUCTS: dict[str, type[msgspec.Struct]] = {
     "hub.tokens[].": BotToken,
     "hub.publishers[].": PublisherEntry,
     "hub.upstreams[].": Upstream,
+    "hub.ledger.": Ledger,
     "hub.limits.": Limits,
     "hub.memory.": Memory,
     "hub.slow.": Slow,
@@ -315,7 +317,7 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
     raw = {"name": "maker", "host": "127.0.0.1", "ws_token": "t" * 40}
     source = {"api_server": {**SECRETS, "ws_token": "w" * 40}, "hub": {"upstreams": [raw]}}
     config = hub.config.load(source, {"HOME": str(tmp_path)})
-    node = Node(MemoryLog("e1", 1 << 20))
+    node = Node(SqliteLog(tmp_path / "ledger"))
     await node.start()
     try:
         authenticator = Authenticator(config, lambda: 0)
