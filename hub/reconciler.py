@@ -56,6 +56,7 @@ PRINCIPAL = "hub:reconcile"
 REPORTED = 4096
 RETRY_S = (30.0, 120.0, 600.0)
 OLDEST = 16
+BEGIN_OFFSETS = 64
 Sleep = Callable[[float], Awaitable[None]]
 logger = logging.getLogger("tradewire.reconciler")
 
@@ -175,7 +176,7 @@ class Reconciler:
         since_ms = await self._since(name, asked_ms)
         with _readable(name):
             trades, complete = await self._trades(name, since_ms)
-            ledger = _Ledger(after=await self._offset_before(since_ms - MARGIN_MS))
+            ledger = _Ledger(after=await self._begin(name, since_ms - MARGIN_MS))
             await self._read(name, ledger, since_ms)
             compared = await self._compare(name, trades, ledger, since_ms, head if complete else None)
             if compared.missing:
@@ -198,8 +199,8 @@ class Reconciler:
         """The time from which fills are compared, by the hub's clock."""
         node = self._node
         if asked_ms is None:
-            oldest = await node.find(Query(bots=frozenset({name}), limit=1))
-            known = min((e.ts for e in oldest.entries if isinstance(e, Entry)), default=node.started_ms)
+            oldest = await self._oldest(name)
+            known = node.started_ms if oldest is None else oldest.ts
             remembered = node.clock.now_ms() - node.limits.dedupe_ms + MARGIN_MS
             since_ms = max(min(known, node.started_ms), remembered)
         else:
@@ -250,11 +251,40 @@ class Reconciler:
 
     # --- what the ledger has
 
-    async def _offset_before(self, ts: int) -> int:
-        """An offset below all messages of `ts` and later: where the reading begins, so that older slots are not looked at."""
-        found = await self._node.find(Query(since_ms=ts, limit=1))
-        first = next((e.offset for e in found.entries if isinstance(e, Entry)), None)
-        return found.head if first is None else first - 1
+    async def _begin(self, name: str, ts: int) -> int:
+        """An offset at and below which everything came before `ts`: older slots are neither looked at nor missed.
+
+        Only what the relay published has the time at which it came, in the order of offsets; so these are halved. Without them it is
+        the floor.
+        """
+        low, high = 0, self._node.head
+        while high - low > BEGIN_OFFSETS:
+            middle = (low + high) // 2
+            entry = await self._relayed(name, middle)
+            if entry is None or entry.offset > high or entry.ts >= ts:
+                high = middle
+            else:
+                low = entry.offset
+        return low
+
+    async def _relayed(self, name: str, after: int) -> Entry | None:
+        """The first message of the bot's relay not far above an offset."""
+        publisher = f"relay:{name}"
+        found = await self._node.find(Query(after=after, bots=frozenset({name}), limit=BEGIN_OFFSETS))
+        slots = (slot for slot in found.entries if isinstance(slot, Entry) and slot.publisher == publisher)
+        return next(slots, None)
+
+    async def _oldest(self, name: str) -> Entry | None:
+        """The bot's oldest message."""
+        after: int | None = 0
+        while after is not None:
+            # A page may have nothing and not be the last.
+            found = await self._node.find(Query(after=after, bots=frozenset({name}), limit=1))
+            for slot in found.entries:
+                if isinstance(slot, Entry):
+                    return slot
+            after = found.after
+        return None
 
     async def _read(self, name: str, ledger: _Ledger, since_ms: int) -> None:
         """Read the bot's fills above `ledger.after`, up to the head."""

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import pytest
 from hub.bots.ports import PortAnswer
 from hub.bots.registry import BotRegistry
 from hub.core.entry import Entry
-from hub.core.ledger import Append, Appended, Damaged, Found, Query
+from hub.core.ledger import Append, Appended, Damaged, Found, Log, Query, matches
 from hub.log.memory import MemoryLog
+from hub.log.sqlite import SqliteLog
 from hub.node import Node, NodeLimits
 from hub.protocol.botapi import BotBusy, BotError, BotGone, UnknownBot
 from hub.protocol.errors import NotDurable
@@ -145,9 +147,7 @@ def entry(number: int, at_ms: int, amount: float = 1.0, price: float = 100.0) ->
 
 
 @asynccontextmanager
-async def rig(
-    bot: Bot, log: MemoryLog | None = None, limits: ReconcileLimits | None = None
-) -> AsyncIterator[Rig]:
+async def rig(bot: Bot, log: Log | None = None, limits: ReconcileLimits | None = None) -> AsyncIterator[Rig]:
     clock = Clock()
     node = Node(log or MemoryLog("e1", 1 << 20), NodeLimits(), clock=clock)
     await node.start()
@@ -258,13 +258,21 @@ async def test_missed_fills_are_published_once_for_ever(caplog: pytest.LogCaptur
         assert len(world.ledger()) == 2
 
 
-async def test_a_restarted_hub_with_the_same_ledger_publishes_nothing_again() -> None:
-    log = MemoryLog("e1", 1 << 20)
-    async with rig(two_fills(), log) as world:
-        await world.reconciler.run("maker", publish=True)
-    async with rig(two_fills(), log) as world:
+async def test_a_restarted_hub_with_its_ledger_on_disk_publishes_nothing_again(tmp_path: Path) -> None:
+    early = STARTED_MS - 2 * HOUR
+    async with rig(two_fills(), SqliteLog(tmp_path)) as world:
+        await world.tell("entry", entry(8, early), early)
+        assert (await world.reconciler.run("maker", publish=True)).published == 2
+    async with rig(two_fills(), SqliteLog(tmp_path)) as world:
+        # Filled while no hub ran: the ledger knows the bot from before.
+        world.bot.opened = [trade(8, order(3, "buy", STARTED_MS - HOUR))]
+        answer = await world.reconciler.run("maker", publish=True)
+        assert ([fill.order_id for fill in answer.missing], answer.unknown) == (["o3"], [])
+        assert (answer.messages, world.node.head) == (2, 4)
+    async with rig(two_fills(), SqliteLog(tmp_path)) as world:
+        world.bot.opened = [trade(8, order(3, "buy", STARTED_MS - HOUR))]
         assert (await world.reconciler.run("maker", publish=True)).missing == []
-        assert log.head == 2
+        assert world.node.head == 4
 
 
 async def test_runs_that_race_publish_once() -> None:
@@ -392,6 +400,54 @@ async def test_what_retention_may_have_removed_is_left_alone() -> None:
         assert (await world.reconciler.run("maker", publish=True, since_ms=0)).missing == []
 
 
+async def test_of_a_long_ledger_only_what_is_young_enough_is_read() -> None:
+    begin = NOW_MS - 30 * HOUR
+    async with rig(Bot(opened=[trade(1, order(1, "buy", AT))])) as world:
+        for number in range(600):
+            # The clock of the hub as it was then: nothing else may be so old.
+            world.clock.ms = begin + number * 180 * SECOND
+            await world.tell("entry_fill", entry(1000 + number, 0), world.clock.ms)
+        world.clock.ms = NOW_MS
+        queries: list[Query] = []
+        find = world.node.find
+
+        async def watched(query: Query) -> Found:
+            queries.append(query)
+            return await find(query)
+
+        world.node.find = watched  # type: ignore[method-assign]
+        answer = await world.reconciler.run("maker", since_ms=AT - 60 * SECOND)
+        assert answer.missing_count == 1
+        reading = [query for query in queries if query.topics]
+        first_of_horizon = (30 * HOUR - (NOW_MS - AT) - 660 * SECOND) // (180 * SECOND)
+        assert first_of_horizon - 70 < reading[0].after < first_of_horizon
+        assert len(queries) < 20
+
+
+class Sparse(MemoryLog):
+    """Looks at one slot for each page, as a log on disk that bounds its steps."""
+
+    async def find(self, query: Query) -> Found:
+        after = max(query.after, self.floor)
+        if after >= self.head:
+            return Found([], None, self.floor, self.head)
+        slot = next(e for e in self._entries if e.offset > after)
+        entries = [slot] if matches(query, slot) else []
+        return Found(entries, slot.offset if slot.offset < self.head else None, self.floor, self.head)
+
+
+async def test_pages_that_are_empty_are_not_the_end() -> None:
+    async with rig(two_fills(), Sparse("e1", 1 << 20)) as world:
+        for number in range(5):
+            await world.tell("entry_fill", entry(number, AT), AT, bot="other")
+        early = STARTED_MS - HOUR
+        await world.tell("entry", entry(7, early), early)
+        await world.tell("entry_fill", entry(7, AT), AT)
+        answer = await world.reconciler.run("maker")
+        assert answer.since_ms == early
+        assert [fill.order_id for fill in answer.missing] == ["o2"]
+
+
 # --- reading the bot
 
 
@@ -473,22 +529,31 @@ async def test_junk_is_the_bots_error(body: bytes, status: int, expected: str) -
         assert world.figures()["failed"] == 1
 
 
-async def test_a_bot_that_is_slow_costs_its_own_run_only() -> None:
-    slow, stuck = Bot(), asyncio.Event()
+async def never(_operation: Operation, _arguments: Mapping[str, Any]) -> PortAnswer:
+    await asyncio.Event().wait()
+    raise AssertionError
 
-    async def answer(_operation: Operation, _arguments: Mapping[str, Any]) -> PortAnswer:
-        await stuck.wait()
-        raise AssertionError
 
-    slow.answer = answer
-    limits = ReconcileLimits(deadline_s=0.01, grace_s=0.0)
-    async with rig(slow, limits=limits) as world:
+async def test_a_bot_that_does_not_answer_costs_nobody_else() -> None:
+    slow = Bot()
+    slow.answer = never
+    async with rig(slow) as world:
         world.ports["other"] = Bot()
         waiting = asyncio.create_task(world.reconciler.run("maker"))
         await asyncio.sleep(0)
         assert (await world.reconciler.run("other")).missing == []
-        with pytest.raises(BotBusy, match="did not end within"):
-            await waiting
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert world.figures()["waiting"] == 0
+
+
+async def test_a_run_ends_at_its_deadline() -> None:
+    slow = Bot()
+    slow.answer = never
+    async with rig(slow, limits=ReconcileLimits(deadline_s=0.0, grace_s=0.0)) as world:
+        with pytest.raises(BotBusy, match="did not end within 0 s"):
+            await world.reconciler.run("maker")
         assert (world.figures()["failed"], world.figures()["waiting"]) == (1, 0)
 
 

@@ -148,7 +148,12 @@ async def until(found: Callable[[], bool]) -> None:
 
 def figures(hub: Hub) -> dict[str, int]:
     known = hub.statistics()["reconciliation"].get(NAME, {})
-    return {name: known.get(name, 0) for name in ("runs", "failed", "missing", "published")}
+    return {name: known.get(name, 0) for name in ("runs", "failed", "missing", "published", "waiting")}
+
+
+def compared(hub: Hub) -> bool:
+    """Whether the run after the first link has ended."""
+    return figures(hub)["runs"] >= 1 and not figures(hub)["waiting"]
 
 
 async def rest(hub: Hub, method: str, path: str, **keys: Any) -> httpx.Response:
@@ -171,7 +176,7 @@ async def test_what_was_missed_is_published_once_and_a_consumer_gets_it(
         maker.fill(1)
         await maker.tell(1)
         assert (await heard(websocket))["data"]["trade_id"] == 1
-        await until(lambda: figures(hub)["runs"] >= 1)
+        await until(lambda: compared(hub))
 
         maker.fill(2)
         await maker.cut()
@@ -209,7 +214,7 @@ async def test_what_was_missed_is_reported_and_published_when_asked(
 
 async def test_a_bot_that_lies_or_is_gone_costs_its_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(monkeypatch, "publish") as (maker, hub):
-        await until(lambda: figures(hub)["runs"] >= 1)
+        await until(lambda: compared(hub))
         for answer, expected in (
             (Response("<html>"), "cannot be reconciled"),
             (JSONResponse([{"trade_id": "1"}]), "trade_id"),

@@ -280,3 +280,28 @@ def test_missed_fills_are_reported_and_published_on_demand(
         world.until("the fill at the hub", world.at_hub.fills)
         assert world.client.reconcile(NAME, publish=True).missing == []
         assert len(world.at_hub.fills()) == 1
+
+
+def test_what_was_filled_while_no_hub_ran_is_published_once(
+    directory: Path, fake_exchange: FakeExchange
+) -> None:
+    with rig(directory, fake_exchange, "publish") as world:
+        first = world.enter(BTC)
+        world.until("the hub to have it", lambda: in_ledger(world) == 1)
+        world.hub.stop()
+        world.enter(ETH)
+        world.leave(first)
+        world.hub.start()
+        world.until("the missed fills in the ledger", lambda: in_ledger(world) == 3, 90)
+        world.hub.restart()
+        for _ in range(2):
+            again = world.client.reconcile(NAME, publish=True)
+            assert (again.missing, again.unknown, again.published) == ([], [], 0)
+        fills = list(world.client.fills())
+        assert [fill.data.get("source") for fill in fills] == [None, "reconciled", "reconciled"]
+        told = [identity({"type": fill.topic, "data": fill.data}) for fill in fills]
+        assert Counter(told) == Counter(map(identity, world.bots_own.fills()))
+
+
+def in_ledger(world: Rig) -> int:
+    return len(list(world.client.fills()))
