@@ -111,6 +111,7 @@ async def test_topics_bots_and_times_choose() -> None:
     assert await offsets(made, "bot=alpha&bot=beta") == [1, 2, 4]
     assert await offsets(made, f"since={T0 + 2000}&until={T0 + 4000}") == [2]
     assert await offsets(made, "since=2026-11-22T14:00:02Z&until=2026-11-22T15:00:04%2B01:00") == [2]
+    assert await offsets(made, "since=2026-11-22t14:00:04z") == [4]
     assert await offsets(made, path="/bots/beta/api/v1/fills") == [2]
     assert await offsets(made, "bot=alpha", path="/bots/beta/api/v1/fills") == [2]
 
