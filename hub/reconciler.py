@@ -8,8 +8,9 @@ Theory of operation
 ===================
 
 A run reads the bot's open trades, then the closed ones from the newest back, then the ledger. A fill that seems missing may be a
-message on its way. So the run waits `grace_s`, reads what has come since, and compares again, the trades being those of before: no
-clock of the bot is needed to tell that a fill is older than the grace.
+message on its way: freqtrade stores a fill first, and may ask its exchange this and that before it tells. So the run waits for a
+grace, reads what has come since, and compares again, the trades being those of before: no clock of the bot is needed to tell that a
+fill is older than the grace. To publish it waits longer, since a fill that is told twice is worse than one that comes late.
 
 What was filled before `since` is left alone: before the hub started if the ledger has nothing of the bot, else before the oldest of it
 that the ledger has, and never more than the time for which ids are remembered, nor beyond what retention removed. The bot's times are
@@ -55,6 +56,7 @@ PRINCIPAL = "hub:reconcile"
 REPORTED = 4096
 RETRY_S = (30.0, 120.0, 600.0)
 OLDEST = 16
+BEGIN_OFFSETS = 64
 Sleep = Callable[[float], Awaitable[None]]
 logger = logging.getLogger("tradewire.reconciler")
 
@@ -65,6 +67,7 @@ class ReconcileLimits:
 
     settle_s: float = 3.0
     grace_s: float = 10.0
+    publish_grace_s: float = 20.0
     deadline_s: float = 60.0
     page_trades: int = 50
     pages: int = 200
@@ -157,7 +160,7 @@ class Reconciler:
 
     async def _counted(self, name: str, bot: _Bot, publish: bool, since_ms: int | None) -> Reconciliation:
         bot.figures["runs"] += 1
-        deadline_s = self.limits.deadline_s + self.limits.grace_s
+        deadline_s = self.limits.deadline_s + self._grace_s(publish)
         try:
             async with asyncio.timeout(deadline_s):
                 return await self._run(name, bot, publish, since_ms)
@@ -173,11 +176,11 @@ class Reconciler:
         since_ms = await self._since(name, asked_ms)
         with _readable(name):
             trades, complete = await self._trades(name, since_ms)
-            ledger = _Ledger(after=await self._offset_before(since_ms - MARGIN_MS))
+            ledger = _Ledger(after=await self._begin(name, since_ms - MARGIN_MS))
             await self._read(name, ledger, since_ms)
             compared = await self._compare(name, trades, ledger, since_ms, head if complete else None)
             if compared.missing:
-                await self.sleep(self.limits.grace_s)
+                await self.sleep(self._grace_s(publish))
                 await self._read(name, ledger, since_ms)
                 compared = await self._compare(name, trades, ledger, since_ms, head if complete else None)
         outcome = _Outcome(name, self._node.epoch, self._skew_ms(name), since_ms, compared, ledger.damaged)
@@ -187,14 +190,17 @@ class Reconciler:
         self._tell(name, bot, outcome)
         return outcome.answer(self.limits.told)
 
+    def _grace_s(self, publish: bool) -> float:
+        return self.limits.publish_grace_s if publish else self.limits.grace_s
+
     # --- from when on
 
     async def _since(self, name: str, asked_ms: int | None) -> int:
         """The time from which fills are compared, by the hub's clock."""
         node = self._node
         if asked_ms is None:
-            oldest = await node.find(Query(bots=frozenset({name}), limit=1))
-            known = min((e.ts for e in oldest.entries if isinstance(e, Entry)), default=node.started_ms)
+            oldest = await self._oldest(name)
+            known = node.started_ms if oldest is None else oldest.ts
             remembered = node.clock.now_ms() - node.limits.dedupe_ms + MARGIN_MS
             since_ms = max(min(known, node.started_ms), remembered)
         else:
@@ -245,11 +251,40 @@ class Reconciler:
 
     # --- what the ledger has
 
-    async def _offset_before(self, ts: int) -> int:
-        """An offset below all messages of `ts` and later: where the reading begins, so that older slots are not looked at."""
-        found = await self._node.find(Query(since_ms=ts, limit=1))
-        first = next((e.offset for e in found.entries if isinstance(e, Entry)), None)
-        return found.head if first is None else first - 1
+    async def _begin(self, name: str, ts: int) -> int:
+        """An offset at and below which everything came before `ts`: older slots are neither looked at nor missed.
+
+        Only what the relay published has the time at which it came, in the order of offsets; so these are halved. Without them it is
+        the floor.
+        """
+        low, high = 0, self._node.head
+        while high - low > BEGIN_OFFSETS:
+            middle = (low + high) // 2
+            entry = await self._relayed(name, middle)
+            if entry is None or entry.offset > high or entry.ts >= ts:
+                high = middle
+            else:
+                low = entry.offset
+        return low
+
+    async def _relayed(self, name: str, after: int) -> Entry | None:
+        """The first message of the bot's relay not far above an offset."""
+        publisher = f"relay:{name}"
+        found = await self._node.find(Query(after=after, bots=frozenset({name}), limit=BEGIN_OFFSETS))
+        slots = (slot for slot in found.entries if isinstance(slot, Entry) and slot.publisher == publisher)
+        return next(slots, None)
+
+    async def _oldest(self, name: str) -> Entry | None:
+        """The bot's oldest message."""
+        after: int | None = 0
+        while after is not None:
+            # A page may have nothing and not be the last.
+            found = await self._node.find(Query(after=after, bots=frozenset({name}), limit=1))
+            for slot in found.entries:
+                if isinstance(slot, Entry):
+                    return slot
+            after = found.after
+        return None
 
     async def _read(self, name: str, ledger: _Ledger, since_ms: int) -> None:
         """Read the bot's fills above `ledger.after`, up to the head."""

@@ -303,6 +303,14 @@ def test_each_token_of_a_list_is_checked(files: Files) -> None:
             {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "rest_timeout_s": 0}]},
             "hub.upstreams[0].rest_timeout_s: expected a number from 0.1 to 300, got 0",
         ),
+        (
+            {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "reconcile": True}]},
+            'hub.upstreams[0].reconcile: expected "off" or "report" or "publish", got true',
+        ),
+        (
+            {"upstreams": [{"name": "a", "host": "h", "ws_token": "t", "reconcile": "publish"}]},
+            "hub.upstreams[0].reconcile: expected username and password beside it: it asks the bot's REST",
+        ),
         ({"bots": {"a": {"stoploss": "x"}}}, "hub.bots.a.stoploss: expected `float | null`, got `str`"),
         ({"bots": {"a": 1}}, "hub.bots.a: expected a map of show_config's fields, got a number"),
         ({"bots": []}, "hub.bots: expected a map of bots, got a list"),
@@ -319,6 +327,24 @@ def test_not_a_number_is_not_in_a_range(files: Files) -> None:
 
 def test_a_long_value_is_cut_in_the_error(files: Files) -> None:
     assert len(files.refused_api(listen_ip_address="x" * 5000)) < 200
+
+
+@pytest.mark.parametrize(
+    ("keys", "comes_to"),
+    [
+        ({}, "off"),
+        ({"reconcile": "off"}, "off"),
+        ({"username": "u", "password": "p"}, "report"),
+        ({"username": "u", "password": "p", "reconcile": None}, "report"),
+        ({"username": "u", "password": "p", "reconcile": "off"}, "off"),
+        ({"username": "u", "password": "p", "reconcile": "publish"}, "publish"),
+    ],
+)
+def test_an_upstream_is_reconciled_where_its_rest_may_be_used(
+    files: Files, keys: dict[str, Any], comes_to: str
+) -> None:
+    (upstream,) = files.hub(upstreams=[{"name": "a", "host": "h", "ws_token": "t", **keys}]).hub.upstreams
+    assert upstream.reconciles == comes_to
 
 
 @pytest.mark.parametrize("key", ["tokens", "publishers", "upstreams"])

@@ -24,6 +24,8 @@ R1. Nothing is missing that a message of the ledger may have told. With as many 
 R2. Only fills in [since, …) are reported, in both directions; what is older takes part in the matching, so that it does not take the
     message of a younger one, but takes none that is not its own.
 R3. Missing fills come by fill time; of one trade no exit comes before its first entry.
+R4. A message is unknown only where the bot would know its trade: closed or opened, by the bot's clock, within what is read. So
+    nothing is said of the fills of a bot whose clock runs on other days, as one does that replays candles.
 
 Times of orders are the bot's clock, `ts` of messages the hub's; `skew_ms` is how far the bot's is ahead.
 """
@@ -130,6 +132,7 @@ def compare(
     missing: list[Fill] = []
     fills = 0
     matched: set[int] = set()
+    of_known: set[int] = set()
     for trade in newest.values():
         sides: dict[str, list[Fill]] = defaultdict(list)
         for fill in fills_of(trade):
@@ -144,13 +147,24 @@ def compare(
                 raise ValueError(f"trade {trade.trade_id}: too many fills to be compared")
             match = _Match(side, candidates, since_ms, skew_ms)
             matched |= match.messages
+            of_known |= {message.offset for message in candidates}
             missing += match.missing
             fills += len(side)
     missing.sort(key=lambda fill: (fill.filled_ms, fill.topic, fill.trade_id, fill.open_ms))
-    everything = [message for group in by_trade.values() for message in group]
+    read_from_ms = since_ms - MARGIN_MS + skew_ms
+    unknown = [
+        message
+        for group in by_trade.values()
+        for message in group
+        if message.offset not in matched
+        and message.ts >= since_ms
+        and known_up_to is not None
+        and message.offset <= known_up_to
+        and (message.offset in of_known or _when(message) >= read_from_ms)
+    ]
     return Comparison(
         missing=missing,
-        unknown=_unknown(everything, matched, since_ms, known_up_to),
+        unknown=sorted(unknown, key=lambda message: message.offset),
         trades=len(newest),
         fills=fills,
         messages=count,
@@ -161,15 +175,9 @@ def _same_trade(message: Told, trade: TradeRow) -> bool:
     return message.open_ms is None or abs(message.open_ms - trade.open_timestamp) <= OPENED_TOLERANCE_MS
 
 
-def _unknown(
-    messages: Iterable[Told], matched: set[int], since_ms: int, known_up_to: int | None
-) -> list[Told]:
-    if known_up_to is None:
-        return []
-    return sorted(
-        (m for m in messages if m.offset not in matched and m.ts >= since_ms and m.offset <= known_up_to),
-        key=lambda m: m.offset,
-    )
+def _when(message: Told) -> int:
+    """The latest time that a message tells of its trade."""
+    return message.at_ms if message.of_bot or message.open_ms is None else message.open_ms
 
 
 class _Match:
@@ -185,8 +193,10 @@ class _Match:
         self._take(self._named())
         self._take(self._exact())
         self._take(self._others())
-        self.messages = {messages[i].offset for i in self._done}
         self.missing = [fill for i, fill in enumerate(fills) if i not in self._taken and not self._old[i]]
+        # Theirs, however far apart in time; it only keeps them from being unknown.
+        self._take([(0, i, j) for i, fill, j, message in self._free() if _fits(message, fill)])
+        self.messages = {messages[i].offset for i in self._done}
 
     def _take(self, pairs: list[tuple[int, int, int]]) -> None:
         """Take pairs (distance, fill, message), the nearest first, each fill and each message once."""

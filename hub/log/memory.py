@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ from hub.protocol.errors import IdConflict, IdExpired
 __all__ = ["MemoryLog"]
 
 MAX_PAGE_ENTRIES = 512
+FIND_SLICE = 1024
 
 
 class MemoryLog:
@@ -83,18 +86,27 @@ class MemoryLog:
         return Page(entries, self.floor)
 
     async def find(self, query: Query) -> Found:
-        """Walks the entries above `query.after`."""
+        """Walks the entries above `query.after`, with a turn of the loop after each slice of them."""
         found: list[Entry] = []
         size = 0
-        for entry in self._entries:
-            if entry.offset <= query.after or not matches(query, entry):
-                continue
-            found.append(entry)
-            size += len(entry.body)
-            if len(found) >= query.limit or size >= query.limit_bytes:
-                more = entry.offset < self.head
-                return Found(found, entry.offset if more else None, self.floor, self.head)
+        after = query.after
+        while walked := self._slice(after):
+            for entry in walked:
+                if not matches(query, entry):
+                    continue
+                found.append(entry)
+                size += len(entry.body)
+                if len(found) >= query.limit or size >= query.limit_bytes:
+                    more = entry.offset < self.head
+                    return Found(found, entry.offset if more else None, self.floor, self.head)
+            after = walked[-1].offset
+            await asyncio.sleep(0)
         return Found(found, None, self.floor, self.head)
+
+    def _slice(self, after: int) -> list[Entry]:
+        """The next entries above an offset."""
+        first = max(after - self.floor, 0)
+        return list(itertools.islice(self._entries, first, first + FIND_SLICE))
 
     async def close(self) -> None:
         """Nothing to flush."""

@@ -30,7 +30,8 @@ def _moment(value: object) -> int:
 
 def _of_text(text: str) -> int:
     try:
-        at = datetime.fromisoformat(text)
+        # RFC 3339 takes small letters too.
+        at = datetime.fromisoformat(text.upper())
     except ValueError:
         raise ValueError(_EXPECTED) from None
     if at.tzinfo is None:

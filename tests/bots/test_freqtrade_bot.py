@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -561,3 +562,30 @@ async def test_the_state_and_its_freshness() -> None:
     assert json.loads(GONE)["error"].endswith(state.failure.removesuffix(" (ConnectError)"))
     figures = bot.statistics()
     assert (figures["answered"], figures["failed"], figures["logins"]) == (1, 1, 1)
+
+
+# --- its clock
+
+
+@pytest.mark.parametrize(
+    ("date", "skew_ms"),
+    [
+        ("Thu, 01 Jan 1970 00:16:40 GMT", 0),
+        ("Thu, 01 Jan 1970 00:16:41 GMT", 0),
+        ("Thu, 01 Jan 1970 01:16:40 GMT", 3_600_500),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", -999_500),
+        ("yesterday", 0),
+        ("Thu, 01 Jan 99999 00:00:00 GMT", 0),
+        (None, 0),
+    ],
+)
+async def test_the_date_of_an_answer_tells_of_a_clock_that_is_wrong(date: str | None, skew_ms: int) -> None:
+    upstream = Upstream()
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=[], headers={} if date is None else {"Date": date})
+
+    upstream.answer = answer
+    async with contextlib.aclosing(upstream.bot()) as bot:
+        await bot.get_json("/status")
+        assert bot.skew_ms == skew_ms

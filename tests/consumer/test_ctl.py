@@ -444,3 +444,70 @@ def test_the_list_of_commands(run: Run) -> None:
         "  amount: a number",
         "  price: a number",
     ]
+
+
+# --- a hub's ledger
+
+
+def test_a_page_of_the_ledger_is_a_table() -> None:
+    fill = {"offset": 3, "prev": 0, "bot": "maker", "topic": "exit_fill", "ts": NOW_MS, "mid": "m"}
+    data = {
+        "trade_id": 7,
+        "pair": "A/B",
+        "amount": 4.2e-11,
+        "open_rate": 1.0,
+        "close_rate": 2.5,
+        "source": "reconciled",
+    }
+    page = {
+        "epoch": "e1",
+        "floor": 2,
+        "head": 9,
+        "fills": [fill | {"data": data}],
+        "damaged": [4],
+        "after": 3,
+    }
+    table = shown("fills", page, width=160)
+    assert "2026-11-22 13:54:00" in table
+    for text in (
+        "exit_fill",
+        "0.000000000042",
+        "2.5",
+        "reconciled",
+        "offsets 3 to 9",
+        "[4]",
+        "after=3 epoch=e1",
+    ):
+        assert text in table
+
+
+def test_a_reconciliation_is_two_tables_and_a_line() -> None:
+    missed = {
+        "topic": "entry_fill", "trade_id": 7, "pair": "A/B", "order_id": "o\x1b[1m", "amount": 0.1, "rate": 2.0, "ts": NOW_MS,
+        "mid": "m", "offset": None, "refused": None,
+    }  # fmt: skip
+    answer = {
+        "bot": "maker", "epoch": "e1", "since_ms": 0, "skew_ms": 0, "trades": 2, "fills": 3, "messages": 1, "complete": False,
+        "damaged": 1, "missing_count": 3, "unknown_count": 1, "published": 1, "refused": 1,
+        "missing": [missed, missed | {"offset": 12}, missed | {"refused": "disk full"}],
+        "unknown": [{"offset": 5, "topic": "exit_fill", "trade_id": 9, "pair": "C/D", "ts": NOW_MS}],
+    }  # fmt: skip
+    table = shown("reconcile", answer, width=160)
+    for text in (
+        "not published",
+        "at offset 12",
+        "disk full",
+        "C/D",
+        "3 missed of 3 fills in 2 trades, 1 published",
+    ):
+        assert text in table
+    assert "not all trades" in table
+    assert "\x1b" not in table
+
+
+def test_publish_is_an_option_of_reconcile(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEWIRE_USER", "me")
+    monkeypatch.setenv("TRADEWIRE_PASSWORD", PASSWORD)
+    code, out, err = run("status", "--publish")
+    assert (code, out) == (2, "")
+    assert "status: no parameter publish" in err

@@ -19,6 +19,7 @@ from consumer.errors import (
     ConfigError,
     ConnectionFailed,
     ConsumerError,
+    LedgerReplaced,
     NotFound,
     OutcomeUnknown,
     Unauthorized,
@@ -342,3 +343,89 @@ def test_what_else_cannot_be_used_is_named() -> None:
 def test_every_operation_can_be_named_by_its_method() -> None:
     for name in OPERATIONS:
         assert getattr(BotAPI, name).__name__ == name
+
+
+# --- a hub's ledger
+
+
+def fills_page(*offsets: int, after: int | None = None, epoch: str = "e1") -> dict[str, Any]:
+    fills = [
+        {
+            "offset": n,
+            "prev": 0,
+            "bot": "a",
+            "topic": "entry_fill",
+            "ts": n,
+            "mid": f"m{n}",
+            "data": {"trade_id": n, "x": 4.2e-11},
+        }
+        for n in offsets
+    ]
+    return {"epoch": epoch, "floor": 0, "head": 9, "fills": fills, "damaged": [], "after": after}
+
+
+def paging(*pages: dict[str, Any]) -> Callable[[httpx.Request], httpx.Response]:
+    waiting = iter(pages)
+    return lambda _: httpx.Response(200, json=next(waiting))
+
+
+def test_fills_are_read_page_by_page_within_an_epoch() -> None:
+    peer = Peer(paging(fills_page(1, 2, after=2), fills_page(after=6), fills_page(7)))
+    since = datetime(2026, 11, 22, 14, tzinfo=UTC)
+    with peer.client(bot="a b") as client:
+        fills = list(client.fills(since=since, until=5, topics=["entry", "exit_fill"]))
+    assert [(fill.offset, fill.data) for fill in fills] == [
+        (n, {"trade_id": n, "x": 4.2e-11}) for n in (1, 2, 7)
+    ]
+    chosen = "since=2026-11-22T14%3A00%3A00%2B00%3A00&until=5&topic=entry&topic=exit_fill"
+    path = "GET /bots/a%20b/api/v1/fills"
+    assert peer.lines()[1:] == [
+        f"{path}?after=0&limit=500&{chosen} Bearer",
+        f"{path}?after=2&limit=500&{chosen}&epoch=e1 Bearer",
+        f"{path}?after=6&limit=500&{chosen}&epoch=e1 Bearer",
+    ]
+
+
+def test_a_cursor_that_does_not_move_on_is_a_bad_answer() -> None:
+    with Peer(always(fills_page(3, after=3))).client() as client, pytest.raises(BadAnswer, match="move on"):
+        list(client.fills())
+
+
+def test_another_ledger_is_an_error_of_its_own() -> None:
+    said = {"detail": "the ledger's epoch is e2, not 'e1'", "epoch": "e2", "floor": 0, "head": 1}
+    with Peer(always(said, 409)).client() as client, pytest.raises(LedgerReplaced, match="e2") as caught:
+        list(client.fills(after=5, epoch="e1"))
+    assert caught.value.status == 409
+
+
+def test_a_moment_needs_an_offset() -> None:
+    peer = Peer(always({}))
+    with (
+        peer.client() as client,
+        pytest.raises(BadRequest, match="since: expected a datetime with an offset"),
+    ):
+        list(client.fills(since=datetime(2026, 11, 22)))
+    assert peer.seen == []
+
+
+RECONCILED = {
+    "bot": "maker", "epoch": "e1", "since_ms": 0, "skew_ms": 0, "trades": 1, "fills": 2, "messages": 1, "complete": True,
+    "damaged": 0, "missing_count": 1, "unknown_count": 0, "published": 1, "refused": 0, "unknown": [],
+    "missing": [{"topic": "exit_fill", "trade_id": 7, "pair": "A/B", "order_id": "o", "amount": 0.1, "rate": 2.0, "ts": 5,
+                 "mid": "m", "offset": 3, "refused": None}],
+}  # fmt: skip
+
+
+def test_a_reconciliation_is_asked_for_with_patience() -> None:
+    peer = Peer(always(RECONCILED))
+    with peer.client(bot="other") as client:
+        answer = client.reconcile("maker", publish=True, since=5)
+        client.reconcile()
+    assert (answer.published, answer.missing[0].offset) == (1, 3)
+    assert peer.lines()[1:] == [
+        "POST /api/v1/reconcile Bearer",
+        "POST /bots/other/api/v1/reconcile Bearer",
+    ]
+    assert json.loads(peer.seen[1].content) == {"bot": "maker", "publish": True, "since": 5}
+    assert json.loads(peer.seen[2].content) == {"publish": False}
+    assert [r.extensions["timeout"]["read"] for r in peer.seen] == [10.0, 120.0, 120.0]

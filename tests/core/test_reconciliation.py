@@ -70,11 +70,13 @@ class Ledger:
         }
         return self.add("entry_fill", at_s, data | more)
 
-    def exit(self, amount: float, price: float, at_s: float, *, closed_s: float | None = None) -> Ledger:
+    def exit(
+        self, amount: float, price: float, at_s: float, *, closed_s: float | None = None, opened_s: float = 0
+    ) -> Ledger:
         data = {
             "trade_id": 1,
             "pair": "BTC/USDT",
-            "open_date": iso(T0),
+            "open_date": iso(T0 + opened_s * SECOND),
             "close_date": iso(T0 + (at_s if closed_s is None else closed_s) * SECOND),
             "amount": amount,
             "close_rate": price,
@@ -267,6 +269,28 @@ def test_a_fill_that_the_bot_does_not_know_is_reported_if_it_can_know_it() -> No
     unknown = compared([], ledger, since_s=-100, known_up_to=2).unknown
     assert [message.offset for message in unknown] == [2]
     assert compared([], ledger, known_up_to=None).unknown == []
+
+
+def test_a_bot_that_lives_in_other_days_has_no_unknown_fills() -> None:
+    days = -40 * 24 * 3600
+    row = trade(
+        order(1, 1.0, 100.0, days),
+        order(2, 1.0, 110.0, days + 60, "sell"),
+        opened_s=days,
+        is_open=False,
+        close_timestamp=T0 + (days + 60) * SECOND,
+    )
+    ledger = Ledger().entry(1.0, 100.0, 1, opened_s=days)
+    ledger.exit(1.0, 110.0, 2, closed_s=days + 60, opened_s=days)
+    for trades in ([row], []):
+        result = compared(trades, ledger)
+        assert (result.missing, result.unknown) == ([], [])
+
+
+def test_a_second_message_of_an_old_fill_is_unknown() -> None:
+    row = trade(order(1, 1.0, 100.0, -1200))
+    result = compared([row], Ledger().entry(1.0, 100.0, 1).entry(1.0, 100.0, 2))
+    assert [message.offset for message in result.unknown] == [2]
 
 
 # --- order

@@ -40,7 +40,15 @@ def maker(port: int = 0, key: str = "m" * 40) -> Hub:
 
 
 def hub_of(port: int, **changes: Any) -> Hub:
-    upstream = {"name": NAME, "host": "127.0.0.1", "port": port, "ws_token": READER, **MAKER, **changes}
+    upstream = {
+        "name": NAME,
+        "host": "127.0.0.1",
+        "port": port,
+        "ws_token": READER,
+        "reconcile": "off",
+        **MAKER,
+        **changes,
+    }
     server = {**CONFIG["api_server"], "CORS_origins": [UI]}
     return Hub({"api_server": server, "hub": {**CONFIG["hub"], "upstreams": [upstream], "default_bot": NAME}})
 

@@ -130,6 +130,7 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "hub.dropped", notices.dropped({"status": 12})
     yield "hub.lagging", notices.lagging(3, 5 << 20, 8 << 20)
     yield "hub.heartbeat", notices.heartbeat(TS)
+    yield "hub.reconciled", notices.reconciled("alpha", missing=3, published=2, unknown=1)
     rows = decode_split(freqtrade_message("analyzed_df")["data"]["df"]["__value__"])
     yield "hub.schema", notices.schema_notice(rows.schema)
     error = NotDurable("disk full", retry_after_ms=2000).as_data()
