@@ -229,3 +229,12 @@ def test_junk_is_refused_in_one_line(body: bytes) -> None:
 def test_a_fill_of_a_bot_with_absurd_figures_is_still_one() -> None:
     (fill,) = fills_of(trade(order(1, "buy", 1e308, 1e308, OPENED)))
     assert isinstance(fill, Fill)
+
+
+@pytest.mark.parametrize("fee", [1.0, 2.0, -5.0, 1e308])
+def test_a_fee_that_eats_everything_breaks_nothing(fee: float) -> None:
+    orders = [
+        order(n, side, 1.0, 100.0, OPENED + n, ft_fee_base=fee)
+        for n, side in enumerate(("buy", "buy", "sell"))
+    ]
+    assert [fill.topic for fill in fills_of(trade(*orders))] == ["entry_fill", "entry_fill", "exit_fill"]
