@@ -180,7 +180,7 @@ class _Walk:
 
     def __init__(self, trade: TradeRow, *, entries: int, exits: int) -> None:
         self._trade = trade
-        self._single_exit = exits == 1
+        self._all_entries = entries
         # Then the bot's own stake is that of every moment, without a rounding of ours.
         self._undivided = entries == 1 and exits == (0 if trade.is_open else 1)
         self._leverage = trade.leverage or 1.0
@@ -208,19 +208,16 @@ class _Walk:
     def exit(self, order: OrderRow, *, final: bool) -> Fill:
         trade, rate, held = self._trade, order.safe_price or 0.0, _amounts(order)
         amount = trade.amount if final and trade.amount else held[-1]
-        price = trade.open_rate if final and trade.open_rate else self._price
-        profit, ratio = self._profit(amount, price, rate, (order.funding_fee or 0.0) + self._funding)
-        if (
-            final
-            and self._single_exit
-            and trade.close_profit_abs is not None
-            and trade.close_profit is not None
-        ):
+        funding = (order.funding_fee or 0.0) + self._funding
+        self._realized += self._profit(held[0], self._price, rate, funding)[0]
+        # The bot rounds the rate to what its exchange takes, and tells that one until the next entry.
+        price = trade.open_rate if trade.open_rate and self._entries == self._all_entries else self._price
+        profit, ratio = self._profit(amount, price, rate, funding)
+        if self._undivided and trade.close_profit_abs is not None and trade.close_profit is not None:
             profit, ratio = trade.close_profit_abs, trade.close_profit
         stake = trade.stake_amount if final else None
         self._amount -= held[0]
         self._value = self._amount * self._price
-        self._realized += profit
         self._funding = 0.0
         filled_ms = max(_time(order, trade.close_timestamp or trade.open_timestamp), self._entered_ms)
         make = partial(
