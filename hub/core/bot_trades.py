@@ -11,9 +11,10 @@ Times are the bot's own, ms since 1970 UTC. Source: `/status`, `/trades` and fil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -135,7 +136,13 @@ class Fill:
     filled_ms: int
     amounts: tuple[float, ...]
     rate: float
-    data: Mapping[str, Any]
+    make: Callable[[], dict[str, Any]]
+    """Makes the fields of freqtrade's message; most fills were told, and need none."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The message's data, made anew."""
+        return {**self.make(), "source": SOURCE, "order_id": self.order_id}
 
     @property
     def mid(self) -> str:
@@ -173,7 +180,7 @@ class _Walk:
 
     def __init__(self, trade: TradeRow, *, entries: int, exits: int) -> None:
         self._trade = trade
-        self._single_exit = exits == 1
+        self._all_entries = entries
         # Then the bot's own stake is that of every moment, without a rounding of ours.
         self._undivided = entries == 1 and exits == (0 if trade.is_open else 1)
         self._leverage = trade.leverage or 1.0
@@ -193,52 +200,41 @@ class _Walk:
         self._entries += 1
         filled_ms = _time(order, self._trade.open_timestamp)
         self._entered_ms = self._entered_ms or filled_ms
-        data = {
-            **self._common(order, rate),
-            "open_rate": rate,
-            "stake_amount": self._stake(),
-            "amount": amounts[0],
-            "current_rate": None,
-            "sub_trade": self._entries > 1,
-        }
-        return self._fill(ENTRY_FILL, order, filled_ms, amounts, rate, data)
+        make = partial(
+            _entry_data, self._trade, order, rate, amounts[0], stake=self._stake(), added=self._entries > 1
+        )
+        return self._fill(ENTRY_FILL, order, filled_ms, amounts, rate, make)
 
     def exit(self, order: OrderRow, *, final: bool) -> Fill:
         trade, rate, held = self._trade, order.safe_price or 0.0, _amounts(order)
         amount = trade.amount if final and trade.amount else held[-1]
-        price = trade.open_rate if final and trade.open_rate else self._price
-        profit, ratio = self._profit(amount, price, rate, (order.funding_fee or 0.0) + self._funding)
-        if (
-            final
-            and self._single_exit
-            and trade.close_profit_abs is not None
-            and trade.close_profit is not None
-        ):
+        funding = (order.funding_fee or 0.0) + self._funding
+        self._realized += self._profit(held[0], self._price, rate, funding)[0]
+        # The bot rounds the rate to what its exchange takes, and tells that one until the next entry.
+        price = trade.open_rate if trade.open_rate and self._entries == self._all_entries else self._price
+        profit, ratio = self._profit(amount, price, rate, funding)
+        if self._undivided and trade.close_profit_abs is not None and trade.close_profit is not None:
             profit, ratio = trade.close_profit_abs, trade.close_profit
         stake = trade.stake_amount if final else None
         self._amount -= held[0]
         self._value = self._amount * self._price
-        self._realized += profit
         self._funding = 0.0
         filled_ms = max(_time(order, trade.close_timestamp or trade.open_timestamp), self._entered_ms)
-        data = {
-            **self._common(order, rate),
-            "gain": "profit" if ratio > 0 else "loss",
-            "amount": amount,
-            "open_rate": price,
-            "close_rate": rate,
-            "current_rate": None,
-            "profit_amount": round(profit, PLACES),
-            "profit_ratio": round(ratio, PLACES),
-            "exit_reason": (trade.exit_reason if final else None) or order.ft_order_tag or trade.exit_reason,
-            "close_date": _iso(filled_ms),
-            "stake_amount": self._stake() if stake is None else stake,
-            "sub_trade": not final,
-            "cumulative_profit": self._cumulative(final=final),
-            "final_profit_ratio": trade.close_profit if final else None,
-            "is_final_exit": final,
-        }
-        return self._fill(EXIT_FILL, order, filled_ms, tuple(dict.fromkeys((amount, *held))), rate, data)
+        make = partial(
+            _exit_data,
+            trade,
+            order,
+            rate,
+            amount,
+            price=price,
+            profit=round(profit, PLACES),
+            ratio=round(ratio, PLACES),
+            filled_ms=filled_ms,
+            stake=self._stake() if stake is None else stake,
+            cumulative=self._cumulative(final=final),
+            final=final,
+        )
+        return self._fill(EXIT_FILL, order, filled_ms, tuple(dict.fromkeys((amount, *held))), rate, make)
 
     def _stake(self) -> float:
         known = self._trade.stake_amount
@@ -255,27 +251,6 @@ class _Walk:
         profit = sign * (closed - opened)
         return profit, sign * (closed / opened - 1) * self._leverage if opened else 0.0
 
-    def _common(self, order: OrderRow, rate: float) -> dict[str, Any]:
-        trade = self._trade
-        quote = trade.quote_currency or trade.pair.partition("/")[2].partition(":")[0]
-        return {
-            "trade_id": trade.trade_id,
-            "buy_tag": trade.enter_tag,
-            "enter_tag": trade.enter_tag,
-            "exchange": trade.exchange.capitalize(),
-            "pair": trade.pair,
-            "leverage": trade.leverage,
-            "direction": "Short" if trade.is_short else "Long",
-            "limit": rate,
-            "order_rate": rate,
-            "order_type": order.order_type or "unknown",
-            "open_date": _iso(trade.open_timestamp),
-            "stake_currency": quote,
-            "base_currency": trade.base_currency or trade.pair.partition("/")[0],
-            "quote_currency": quote,
-            "fiat_currency": None,
-        }
-
     def _fill(
         self,
         topic: str,
@@ -283,7 +258,7 @@ class _Walk:
         filled_ms: int,
         amounts: tuple[float, ...],
         rate: float,
-        data: Mapping[str, Any],
+        make: Callable[[], dict[str, Any]],
     ) -> Fill:
         trade = self._trade
         return Fill(
@@ -295,14 +270,81 @@ class _Walk:
             filled_ms=filled_ms,
             amounts=amounts,
             rate=rate,
-            data={**data, "source": SOURCE, "order_id": order.order_id},
+            make=make,
         )
+
+
+def _entry_data(
+    trade: TradeRow, order: OrderRow, rate: float, amount: float, *, stake: float, added: bool
+) -> dict[str, Any]:
+    return {
+        **_common(trade, order, rate),
+        "open_rate": rate,
+        "stake_amount": stake,
+        "amount": amount,
+        "current_rate": None,
+        "sub_trade": added,
+    }
+
+
+def _exit_data(
+    trade: TradeRow,
+    order: OrderRow,
+    rate: float,
+    amount: float,
+    *,
+    price: float,
+    profit: float,
+    ratio: float,
+    filled_ms: int,
+    stake: float,
+    cumulative: float,
+    final: bool,
+) -> dict[str, Any]:
+    return {
+        **_common(trade, order, rate),
+        "gain": "profit" if ratio > 0 else "loss",
+        "amount": amount,
+        "open_rate": price,
+        "close_rate": rate,
+        "current_rate": None,
+        "profit_amount": profit,
+        "profit_ratio": ratio,
+        "exit_reason": (trade.exit_reason if final else None) or order.ft_order_tag or trade.exit_reason,
+        "close_date": _iso(filled_ms),
+        "stake_amount": stake,
+        "sub_trade": not final,
+        "cumulative_profit": cumulative,
+        "final_profit_ratio": trade.close_profit if final else None,
+        "is_final_exit": final,
+    }
+
+
+def _common(trade: TradeRow, order: OrderRow, rate: float) -> dict[str, Any]:
+    quote = trade.quote_currency or trade.pair.partition("/")[2].partition(":")[0]
+    return {
+        "trade_id": trade.trade_id,
+        "buy_tag": trade.enter_tag,
+        "enter_tag": trade.enter_tag,
+        "exchange": trade.exchange.capitalize(),
+        "pair": trade.pair,
+        "leverage": trade.leverage,
+        "direction": "Short" if trade.is_short else "Long",
+        "limit": rate,
+        "order_rate": rate,
+        "order_type": order.order_type or "unknown",
+        "open_date": _iso(trade.open_timestamp),
+        "stake_currency": quote,
+        "base_currency": trade.base_currency or trade.pair.partition("/")[0],
+        "quote_currency": quote,
+        "fiat_currency": None,
+    }
 
 
 def _amounts(order: OrderRow) -> tuple[float, ...]:
     """What was filled, without the fee that was taken from it, and with it; which is told depends on when the fee was known."""
     filled = order.filled or 0.0
-    return (filled - order.ft_fee_base, filled) if order.ft_fee_base else (filled,)
+    return (max(filled - order.ft_fee_base, 0.0), filled) if order.ft_fee_base else (filled,)
 
 
 def _time(order: OrderRow, otherwise: int) -> int:

@@ -229,3 +229,29 @@ def test_junk_is_refused_in_one_line(body: bytes) -> None:
 def test_a_fill_of_a_bot_with_absurd_figures_is_still_one() -> None:
     (fill,) = fills_of(trade(order(1, "buy", 1e308, 1e308, OPENED)))
     assert isinstance(fill, Fill)
+
+
+@pytest.mark.parametrize("fee", [1.0, 2.0, -5.0, 1e308])
+def test_a_fee_that_eats_everything_breaks_nothing(fee: float) -> None:
+    orders = [
+        order(n, side, 1.0, 100.0, OPENED + n, ft_fee_base=fee)
+        for n, side in enumerate(("buy", "buy", "sell"))
+    ]
+    assert [fill.topic for fill in fills_of(trade(*orders))] == ["entry_fill", "entry_fill", "exit_fill"]
+
+
+def test_the_rate_is_the_bots_rounded_one_until_the_next_entry() -> None:
+    row = trade(
+        order(1, "buy", 1.0, 100.0, OPENED),
+        order(2, "buy", 2.0, 100.01, OPENED + 1),
+        order(3, "sell", 1.0, 110.0, OPENED + 2),
+        order(4, "buy", 1.0, 100.0, OPENED + 3),
+        order(5, "sell", 1.0, 110.0, OPENED + 4),
+        open_rate=100.0,
+        fee_open=0.0,
+        fee_close=0.0,
+    )
+    before, after = (fill.data for fill in fills_of(row) if fill.topic == "exit_fill")
+    assert before["open_rate"] == pytest.approx(100.0066666667)
+    assert (after["open_rate"], after["profit_amount"]) == (100.0, 10.0)
+    assert after["cumulative_profit"] == pytest.approx(2 * 110 - 100.00666667 - 100.00444444)

@@ -96,18 +96,21 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 class Listener:
-    """Everything that a websocket says, as it comes, from `__enter__` on."""
+    """Everything that a websocket says, as it comes, from `__enter__` on: the last of `requests` is answered with an `answer` then."""
 
-    def __init__(self, url: str, request: dict[str, Any], **options: Any) -> None:
+    def __init__(self, url: str, *requests: dict[str, Any], answer: str, **options: Any) -> None:
         self.heard: list[dict[str, Any]] = []
-        self._request = request
+        self._requests = requests
+        self._answer = answer
         self._connecting = connect(url, compression=None, max_size=None, **options)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         websocket = self._stack.enter_context(self._connecting)
-        websocket.send(json.dumps(self._request))
+        for request in self._requests:
+            websocket.send(json.dumps(request))
         threading.Thread(target=self._listen, args=(websocket,), daemon=True).start()
+        wait_for(self._answer, lambda: any(m["type"] == self._answer for m in list(self.heard)), 30)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,13 +127,16 @@ class Listener:
 
 def hears_the_bot(bot: FreqtradeQuiet) -> Listener:
     url = f"ws://127.0.0.1:{bot.port}/api/v1/message/ws?token={UPSTREAM_TOKEN}"
-    return Listener(url, {"type": "subscribe", "data": FILLS})
+    # A subscribe is not answered, but what is asked behind it is.
+    asked = {"type": "whitelist", "data": ""}
+    return Listener(url, {"type": "subscribe", "data": FILLS}, asked, answer="whitelist")
 
 
 def hears_the_hub(hub: HubProcess) -> Listener:
     return Listener(
         f"ws://127.0.0.1:{hub.port}/api/v1/message/ws",
         {"type": "subscribe", "id": 1, "data": {"want": [{"topics": FILLS}]}},
+        answer="hub.reply",
         subprotocols=[Subprotocol("tradewire.v2.json")],
         additional_headers={"Authorization": f"Bearer {TOKEN}"},
     )
@@ -169,6 +175,11 @@ class Rig:
         self.order("forceexit", tradeid=str(number), **part)
         self.until("the bot to tell of its exit", lambda: len(self.bots_own.fills()) > before)
 
+    def linked(self) -> bool:
+        """Whether the hub has the bot's answer to the request behind its subscribe."""
+        bots = {bot["name"]: bot for bot in self.client.bots()}
+        return bots[NAME]["last_message_ts"] is not None
+
     def until(self, what: str, found: Any, seconds: float = 60, of: Process | None = None) -> Any:
         return wait_for(what, found, seconds, of=of or self.hub)
 
@@ -191,7 +202,7 @@ def rig(directory: Path, exchange: FakeExchange, reconcile: str) -> Iterator[Rig
         )
         made = Rig(bot, link, hub, stack)
         wait_for("the bot to run", lambda: bot.api("show_config")["state"] == "running", 60, of=bot)
-        wait_for("the link", lambda: "upstream maker: connected" in hub.log.read_text(), 60, of=hub)
+        wait_for("the link to be heard", made.linked, 60, of=hub)
         yield made
 
 
