@@ -73,7 +73,7 @@ class SqliteLog:
     # --- life
 
     async def open(self) -> LogState:
-        """Make ready for appends; salvages a damaged database first, which takes about a minute for 1 GiB.
+        """Make ready for appends; salvages a damaged database first, which takes about 90 s for 1 GiB.
 
         Raises:
             ConfigError: it cannot be used; one line says what to do.
