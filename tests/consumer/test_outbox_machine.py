@@ -18,6 +18,7 @@ from hub.protocol.envelope import Position
 
 SIZE = 10
 LIMIT = 6 * SIZE
+HOW = st.sampled_from(["ok", "ok", "later", "never"])
 
 
 def outbox(**more: Any) -> Outbox[str]:
@@ -194,7 +195,9 @@ class Schedule(RuleBasedStateMachine):
         self.taken: list[str] = []
         self.bodies: dict[str, str] = {}
         self.refused: set[str] = set()
+        self.turned_down: set[str] = set()
         self.boot()
+        self.connect(3)
 
     def boot(self) -> None:
         """A new process, on the same disk."""
@@ -209,8 +212,14 @@ class Schedule(RuleBasedStateMachine):
 
     # the bot
 
-    @rule(ledger=st.booleans(), expendable=st.booleans())
-    def submit(self, ledger: bool, expendable: bool) -> None:
+    @rule(
+        kinds=st.lists(st.sampled_from(["ledger", "ledger", "state", "expendable"]), min_size=1, max_size=3)
+    )
+    def submit(self, kinds: list[str]) -> None:
+        for kind in kinds:
+            self.submit_one(kind == "ledger", kind == "expendable")
+
+    def submit_one(self, ledger: bool, expendable: bool) -> None:
         if not self.box.has_room(SIZE):
             return
         mid = f"m{next(self.mids)}"
@@ -233,13 +242,14 @@ class Schedule(RuleBasedStateMachine):
     # the disk
 
     @precondition(lambda self: self.storing())
-    @rule(count=st.integers(1, 4), full=st.booleans())
+    @rule(count=st.integers(1, 4), full=st.sampled_from([False, False, False, True]))
     def commit(self, count: int, full: bool) -> None:
         """One commit of what is queued, in order, and of the removals before it."""
         for item in self.storing()[:count]:
             assert item.mid is not None
             if full:
                 self.box.not_stored(item)
+                self.turned_down.add(item.mid)
             else:
                 self.disk[item.number] = (item.mid, item.body.decode())
                 self.box.stored(item)
@@ -256,9 +266,10 @@ class Schedule(RuleBasedStateMachine):
     def storing(self) -> list[Item[str]]:
         return [item for item in self.box if item.stage is Stage.STORING]
 
-    @rule()
-    def crash(self) -> None:
-        self.boot()
+    @rule(sure=st.sampled_from([True, False, False]))
+    def crash(self, sure: bool) -> None:
+        if sure:
+            self.boot()
 
     # the connection
 
@@ -273,16 +284,25 @@ class Schedule(RuleBasedStateMachine):
     def lose(self, arrived: int, data: st.DataObject) -> None:
         """The connection ends; some of what was under way still reaches the hub, and its answers nobody."""
         for _ in range(min(arrived, len(self.wire))):
-            self.answer(data.draw(st.sampled_from(["ok", "later", "never"])))
+            self.answer(data.draw(HOW))
         self.box.connection_lost()
         self.wire, self.replies, self.up = [], [], False
 
-    @rule(seconds=st.floats(0, 40))
+    @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 40.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
     @precondition(lambda self: self.up)
-    @rule()
+    @rule(sent=st.integers(1, 4), told=st.lists(HOW, max_size=4), heard=st.integers(0, 4))
+    def exchange(self, sent: int, told: list[str], heard: int) -> None:
+        """So many messages go out, so many are answered, and so many of the answers arrive."""
+        for _ in range(sent):
+            self.send()
+        for how in told[: len(self.wire)]:
+            self.answer(how)
+        for _ in range(min(heard, len(self.replies))):
+            self.read()
+
     def send(self) -> None:
         before = {item.number: item.stage for item in self.box}
         item = self.box.next_to_send(self.now)
@@ -291,12 +311,11 @@ class Schedule(RuleBasedStateMachine):
         lower = {stage for number, stage in before.items() if number < item.number}
         assert lower <= {Stage.UNANSWERED}, "the lowest unanswered goes first"
         assert self.now >= self.box.paused_until
+        assert item.mid not in self.turned_down
         self.wire.append(Sent(item.number, item.content, item.mid is not None, item.body.decode()))
 
     # the hub
 
-    @precondition(lambda self: self.up and self.wire)
-    @rule(how=st.sampled_from(["ok", "ok", "later", "never"]))
     def answer(self, how: str) -> None:
         message = self.wire.pop(0)
         if message.ledger and self.held not in (None, message.mid):
@@ -318,8 +337,6 @@ class Schedule(RuleBasedStateMachine):
             self.refused.add(message.mid)
             self.replies.append(no(message.number))
 
-    @precondition(lambda self: self.up and self.replies)
-    @rule()
     def read(self) -> None:
         ended = self.box.answered(self.replies.pop(0), self.now)
         if ended is None:
@@ -375,6 +392,6 @@ class Schedule(RuleBasedStateMachine):
 
 
 Schedule.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SCHEDULES", "60")), stateful_step_count=60, deadline=None
+    max_examples=int(os.environ.get("SCHEDULES", "60")), stateful_step_count=40, deadline=None
 )
 test_schedules = Schedule.TestCase
