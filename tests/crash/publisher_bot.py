@@ -1,4 +1,4 @@
-"""A publisher bot for crash tests: `publisher_bot.py URL TOKEN BOT RATE`, in the directory that it keeps its files in.
+"""A publisher bot for crash tests: `python -m tests.crash.publisher_bot URL TOKEN BOT RATE`, in the directory that it keeps its files in.
 
 It publishes fills 1, 2, 3 … at RATE a second through a durable outbox, and writes down, each with one O_APPEND write: in `submitted`
 the number of a fill once it is in the outbox, in `acknowledged` number, epoch, offset and duplicate once the hub has it. Killed
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from consumer import backoff
 from consumer.publisher import Ack, Publication, Publisher
-from tests.crash.writing import fill
+from tests.crash.fills import fill
 
 OUTBOX = Path("outbox.sqlite")
 FLUSH_S = 55.0
@@ -36,13 +36,12 @@ class Journal:
 
 
 def last_submitted(path: Path) -> tuple[int, int]:
-    """The last fill that was submitted for certain, and when the first was made."""
-    if not path.exists():
-        return 0, time.time_ns() // 1_000_000
-    lines = [line.split() for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    """The last fill that was submitted for certain, and the time of fill 0."""
+    text = path.read_text() if path.exists() else ""
+    lines = [line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")]
     if not lines:
         return 0, time.time_ns() // 1_000_000
-    return int(lines[-1][0]), int(lines[0][1])
+    return int(lines[-1][0]), int(lines[0][1]) - int(lines[0][0])
 
 
 async def main(url: str, token: str, bot: str, rate: float) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import ClientConnection
 
+from .fills import fill
 from .parties import Hub, publisher_token
 from .reading import LEDGER_TOPICS, ask, dialled
-from .writing import fill
 
 pytestmark = [
     pytest.mark.timeout(180),

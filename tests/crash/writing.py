@@ -6,22 +6,14 @@ import itertools
 import json
 from typing import Any
 
+from .fills import fill
 from .parties import publisher_token
 from .reading import ask, dialled
 
-__all__ = ["burst", "fill", "publish"]
+__all__ = ["burst", "publish"]
 
 BATCH = 100
 _ids = itertools.count(1)
-
-
-def fill(n: int, padding: int = 0) -> dict[str, Any]:
-    """The fields of fill `n`; about 250 bytes and `padding`."""
-    return {
-        "trade_id": n, "type_of_order": "limit", "pair": "BTC/USDT", "exchange": "Binance", "leverage": 1.0,
-        "direction": "Long", "stake_amount": 199.428582, "stake_currency": "USDT", "base_currency": "BTC",
-        "amount": 0.00335, "open_rate": 59530.92, "current_rate": 59530.92, "enter_tag": "x" * padding,
-    }  # fmt: skip
 
 
 def publish(port: int, number: int, n: int, **more: Any) -> dict[str, Any]:
