@@ -18,6 +18,7 @@
     │   ├── Unavailable      nobody's: the bot is busy, gone or in another mode, or the hub is full (429, 502, 503, 504)
     │   └── BadAnswer        the peer's: what it answers is not what REST answers, or too large
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
+    │   └── NotStored        nobody's: the publisher's outbox cannot store it now (full disk)
     └── BotFailed            the local bot's: it raised an exception, or did not end
 
 `str(error)` is one line that names what was wrong and what was expected. No token or password is ever part of it.
@@ -36,6 +37,7 @@ __all__ = [
     "HandshakeFailed",
     "HubRefused",
     "NotFound",
+    "NotStored",
     "OutcomeUnknown",
     "PublishError",
     "Replaced",
@@ -138,6 +140,13 @@ class PublishError(ConsumerError):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.temporary = temporary
+
+
+class NotStored(PublishError):
+    """A message could not be put into the publisher's outbox on disk, and is not sent. Try again with the same mid."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_durable", message, temporary=True)
 
 
 class BotFailed(ConsumerError):
