@@ -1,4 +1,4 @@
-"""A publisher bot for crash tests: `python -m tests.crash.publisher_bot URL TOKEN BOT RATE`, in the directory that it keeps its files in.
+"""A publisher bot for crash tests: `python -m tests.crash.publisher_bot URL TOKEN BOT RATE`; the current directory holds its files.
 
 It publishes fills 1, 2, 3 … at RATE a second through a durable outbox, and writes down, each with one O_APPEND write: in `submitted`
 the number of a fill once it is in the outbox, in `acknowledged` number, epoch, offset and duplicate once the hub has it. Killed
