@@ -19,6 +19,9 @@
     │   └── BadAnswer        the peer's: what it answers is not what REST answers, or too large
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
     │   └── NotStored        nobody's: the publisher's outbox cannot store it now (full disk)
+    ├── StoreFailed          the local bot's: what it keeps of positions in its database cannot be read or written
+    │   ├── AlreadyActed     a message is saved a second time: its effect must not be either
+    │   └── TakenOver        another run uses the database now
     └── BotFailed            the local bot's: it raised an exception, or did not end
 
 `str(error)` is one line that names what was wrong and what was expected. No token or password is ever part of it.
@@ -27,6 +30,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AlreadyActed",
     "BadAnswer",
     "BadRequest",
     "BotFailed",
@@ -42,6 +46,8 @@ __all__ = [
     "PublishError",
     "Replaced",
     "RestError",
+    "StoreFailed",
+    "TakenOver",
     "TooBig",
     "Unauthorized",
     "Unavailable",
@@ -151,3 +157,15 @@ class NotStored(PublishError):
 
 class BotFailed(ConsumerError):
     """The local bot raised an exception or did not end; the text names the bot, what it was doing and the exception."""
+
+
+class StoreFailed(ConsumerError):
+    """A PositionStore cannot be used; the text names the table, or what was expected of the bot."""
+
+
+class AlreadyActed(StoreFailed):
+    """A delivery was saved before. Raised in the transaction of a second effect, which must not be committed."""
+
+
+class TakenOver(StoreFailed):
+    """A later run has loaded the positions. Raised in the transaction of an effect, which must not be committed."""
