@@ -87,7 +87,7 @@ class HubProcess(ServerProcess):
         section = {**CONFIG["api_server"], "listen_port": self.port}
         publisher = {"name": "bench", "token": PUBLISHER_TOKEN, "bots": ["*"]}
         hub: dict[str, Any] = {**CONFIG["hub"], "publishers": [publisher], "state_dir": str(self.directory)}
-        hub["ledger"] = {"log": self.ledger}
+        hub["ledger"] = {"kind": self.ledger}
         (self.directory / "config.json").write_text(json.dumps({"api_server": section, "hub": hub}))
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from hub.log.sqlite import SQLiteLog
+from hub.log.sqlite import SqliteLog
 
 from benchmarks.durable_servers import HubProcess, NatsServer, nats_server
 from benchmarks.fanout import Result, Server, paced, saturated
@@ -69,7 +69,7 @@ QUICK = Scale(rounds=1, seconds=1.0, clients=1000, bursts=3, fanout_rounds=1, me
 
 async def commits(directory: Path, publishers: int, seconds: float, *, group: bool) -> float:
     """Acknowledged appends a second at the log."""
-    log = SQLiteLog(directory / "ledger.sqlite")
+    log = SqliteLog(directory)
     await log.open()
     waiting: deque[tuple[Append, asyncio.Future[None]]] = deque()
     work = asyncio.Event()
@@ -233,9 +233,9 @@ def part_fanout(scale: Scale) -> None:
 # --- 4. resume
 
 
-async def fill_ledger(path: Path, count: int) -> str:
+async def fill_ledger(directory: Path, count: int) -> str:
     """Write `count` messages; the ledger's epoch."""
-    log = SQLiteLog(path)
+    log = SqliteLog(directory)
     epoch = (await log.open()).epoch
     for first in range(0, count, 1000):
         await log.append([Append(_entry(f"m{i}", i), None) for i in range(first, min(count, first + 1000))])
@@ -248,15 +248,15 @@ def part_resume(directory: Path, scale: Scale) -> None:
     runs: dict[str, list[Resumed]] = {"cold": [], "warm": []}
     place = directory / "resume"
     place.mkdir()
-    path = ledger_path(place)
-    epoch = asyncio.run(fill_ledger(path, scale.messages))
+    ledger = place / "ledger"
+    epoch = asyncio.run(fill_ledger(ledger, scale.messages))
     for _ in range(scale.rounds):
-        _forget_pages(place)
+        _forget_pages(ledger)
         with HubProcess(place) as hub:
             for name in runs:
                 figures = _program("benchmarks.resuming", hub.port, epoch, 0, scale.messages, hub.pid)
                 runs[name].append(Resumed(**figures))
-    size = sum(file.stat().st_size for file in place.iterdir())
+    size = sum(file.stat().st_size for file in ledger.iterdir())
     print(f"\n4. Resume of {scale.messages:,} messages by one client, all checked ({size >> 20} MiB on disk)")
     print(f"{'pages':>12}{'messages/s':>12}{'first ms':>10}{'hub µs/message':>16}{'client CPU':>12}")
     for name, resumed in runs.items():
@@ -265,11 +265,6 @@ def part_resume(directory: Path, scale: Scale) -> None:
         hub_us = statistics.median(1e6 * run.server_cpu_s / run.messages for run in resumed)
         client = statistics.median(100 * run.client_cpu_s / run.seconds for run in resumed)
         print(f"{name:>12}{rate:>12,.0f}{first:>10.1f}{hub_us:>16.1f}{client:>11.0f}%")
-
-
-def ledger_path(state_dir: Path) -> Path:
-    """Where a hub of this `state_dir` keeps its ledger."""
-    return state_dir / "ledger.sqlite"
 
 
 def _forget_pages(directory: Path) -> None:

@@ -55,17 +55,22 @@ def obey(publish: Publish) -> None:
         print("done", flush=True)
 
 
-def tradewire(log: str = "sqlite") -> None:
+def tradewire(ledger: str = "sqlite") -> None:
     """This project, published to from another thread as a bot does that embeds it."""
     from hub.server import Hub
 
     with tempfile.TemporaryDirectory(prefix="tradewire-bench-") as directory:
-        section = {**CONFIG["hub"], "state_dir": directory, "ledger": {"log": log}}
+        section = {**CONFIG["hub"], "state_dir": directory, "ledger": {"kind": ledger}}
         hub = Hub({**CONFIG, "hub": section})
         hub.start()
         print(hub.port, flush=True)
         obey(lambda i: _ignore(hub.publish("entry_fill", {**FILL, "trade_id": i})))
         hub.stop()
+
+
+def tradewire_in_memory() -> None:
+    """The same with a ledger that nothing survives."""
+    tradewire("memory")
 
 
 def naive() -> None:
@@ -147,4 +152,9 @@ def _ignore(_: object) -> None:
 
 
 if __name__ == "__main__":
-    {"tradewire": tradewire, "naive": naive, "freqtrade": freqtrade}[sys.argv[1]]()
+    {
+        "tradewire": tradewire,
+        "tradewire-memory": tradewire_in_memory,
+        "naive": naive,
+        "freqtrade": freqtrade,
+    }[sys.argv[1]]()
