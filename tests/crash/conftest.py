@@ -53,8 +53,11 @@ class World:
         ]
         for publisher in self.publishers:
             self._stack.callback(publisher.close)
-        for party in (self.live, self.away, *self.publishers):
-            party.start()
+        for consumer in (self.live, self.away):
+            consumer.start()
+        until(lambda: self.live.subscribed() and self.away.subscribed(), 30, "the consumers are subscribed")
+        for publisher in self.publishers:
+            publisher.start()
         until(lambda: self.away.count() > 0 and self.live.count() > 0, 30, "the first fills arrive")
         assert self.away.stop() == 0, self.away.output
 

@@ -249,6 +249,10 @@ class Consumer(Party):
         """Everything that it was told is lost."""
         return [Loss(*row) for row in self._rows("select first, last, reason from losses order by id")]
 
+    def subscribed(self) -> bool:
+        """Whether it has a position: everything from there on is owed to it."""
+        return bool(self._rows("select 1 from tradewire_positions where epoch <> ''"))
+
     def count(self) -> int:
         """How many effects there are."""
         rows = self._rows("select count(*) from effects")
