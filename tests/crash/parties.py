@@ -94,8 +94,9 @@ class Party:
         self.kills += 1
 
     def stop(self, timeout_s: float = END_S) -> int:
-        """SIGTERM; its exit status."""
+        """SIGTERM, once it listens to that; its exit status."""
         assert self.process is not None
+        until(lambda: not self.running or self._catches(signal.SIGTERM), START_S, f"{self.name} has started")
         self._note_memory()
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
@@ -111,12 +112,23 @@ class Party:
         if self.running:
             self.kill()
 
+    def _catches(self, signum: int) -> bool:
+        caught = self._status("SigCgt")
+        return caught is not None and bool(int(caught, 16) >> (signum - 1) & 1)
+
     def _note_memory(self) -> None:
-        with contextlib.suppress(OSError, StopIteration):
-            assert self.process is not None
-            status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-            peak = next(line for line in status if line.startswith("VmHWM:"))
-            self.peak_rss = max(self.peak_rss, 1024 * int(peak.split()[1]))
+        peak = self._status("VmHWM")
+        if peak is not None:
+            self.peak_rss = max(self.peak_rss, 1024 * int(peak.split()[0]))
+
+    def _status(self, name: str) -> str | None:
+        """A field of /proc's status; None when the process is gone."""
+        assert self.process is not None
+        try:
+            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        except OSError:
+            return None
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:")), None)
 
 
 class Hub(Party):
@@ -146,6 +158,7 @@ class Hub(Party):
                 **section,
             },
         }
+        self._told = 0
         self.config = directory / "config.json"
         self.config.write_text(json.dumps(config))
 
@@ -153,21 +166,18 @@ class Hub(Party):
         return [sys.executable, "-m", "hub", "serve", "--config", str(self.config)]
 
     def start(self, *wrapper: str, env: Mapping[str, str] | None = None, wait: bool = True) -> None:
+        self._told = self.output.count("tradewire-hub listens")
         super().start(*wrapper, env=env)
         if wait:
             self.listening()
 
     def listening(self) -> None:
-        """Wait until it takes connections."""
+        """Wait until it serves: the kernel takes connections before that, while the ledger is opened."""
 
         def listens() -> bool:
             if not self.running:
                 raise AssertionError(f"the hub ended: {self.output[-2000:]}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                return False
-            return True
+            return self.output.count("tradewire-hub listens") == self._told + 1
 
         until(listens, START_S, "the hub listens")
 

@@ -26,6 +26,7 @@ pytestmark = [
 TRACED = "fsync,fdatasync,write,writev,pwrite64,pwritev,sendto,sendmsg"
 SHOWN_BYTES = 65536
 SUBSCRIBE_ID = 10**9
+WAL = "ledger.sqlite-wal>"
 _CALL = re.compile(r"^(?P<pid>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
 _RESUMED = re.compile(r"^(?P<pid>\d+) +<\.\.\. (?P<call>\w+) resumed>(?P<rest>.*)$")
 _MID = re.compile(r"mid-\d+-\d{4}")
@@ -120,13 +121,13 @@ def judge(trace: Path, publishers: int, messages: int) -> None:
     delivered: dict[str, int] = {}
     fsyncs: list[Call] = []
     for call in calls(trace):
-        if call.name in ("fsync", "fdatasync") and "ledger" in call.text:
+        if call.name in ("fsync", "fdatasync") and WAL in call.text:
             fsyncs.append(call)
             for mid, line in written.items():
                 # What was written before it began is on the disk when it has ended.
                 if line < call.begun and mid not in durable and call.ended >= 0:
                     durable[mid] = call.ended
-        elif "ledger" in call.text[:300]:
+        elif WAL in call.text[:1000]:
             for mid in _MID.findall(call.text):
                 written.setdefault(mid, call.ended if call.ended >= 0 else 1 << 60)
         elif call.name in ("sendto", "sendmsg", "write", "writev"):
