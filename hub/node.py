@@ -51,7 +51,8 @@ FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
 TICK_S = 1.0
 STOP_S = 2.0
-"""How long a stop waits for the node's tasks, and then for the log: a disk that hangs must not keep the process."""
+CLOSE_LOG_S = 5.0
+"""A stop waits so long for the node's tasks, and then for the log: a disk that hangs must not keep the process."""
 READY_LAG_S = 5.0
 TIMER_SLACK_S = 0.001
 _TRADED_CANDLES = ("spot", "futures", "")
@@ -264,7 +265,7 @@ class Node:
         )
 
     async def stop(self) -> None:
-        """End the tasks and close the log, each within STOP_S or without waiting for it any longer. Idempotent."""
+        """End the tasks and close the log; what hangs is left after STOP_S and CLOSE_LOG_S. Idempotent."""
         self.draining = True
         await self._end_tasks()
         self._end_commits("the hub stopped before the log answered")
@@ -297,7 +298,7 @@ class Node:
 
     async def _close_log(self) -> None:
         closing = asyncio.get_running_loop().create_task(self.log.close(), name="tradewire-log-close")
-        await asyncio.wait((closing,), timeout=STOP_S)
+        await asyncio.wait((closing,), timeout=CLOSE_LOG_S)
         if closing.done():
             closing.result()
         else:
