@@ -10,25 +10,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import msgpack
 
+from benchmarks.cpu import cpu_seconds
 from benchmarks.servers import FILL, PUBLISHER_TOKEN
 
-__all__ = ["STREAM", "SUBJECT", "Load", "cpu_seconds"]
+__all__ = ["STREAM", "SUBJECT", "Load"]
 
 STREAM = "bench"
 SUBJECT = "tw.bench.entry_fill"
 WARM_UP_S = 0.5
 MID_BYTES = 16
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -203,12 +201,6 @@ class Publishers:
             generator_cpu_s=own,
             server_cpu_s=server,
         )
-
-
-def cpu_seconds(pid: int) -> float:
-    """User plus system time of a process so far, all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def main() -> None:

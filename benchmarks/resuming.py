@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from benchmarks.publishers import cpu_seconds
+from benchmarks.cpu import cpu_seconds
 from benchmarks.servers import TOKEN
 
 __all__ = ["Resumed"]
