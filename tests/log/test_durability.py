@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
 import random
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from hub.core.ledger import Append, Damaged
+from hub.core.ledger import Append, Damaged, Read
 from hub.log import database
 from hub.log.mark import MarkFile
 from hub.log.sqlite import SqliteLog
@@ -280,3 +282,93 @@ async def test_appends_that_wait_share_a_commit(tmp_path: Path) -> None:
         assert figures["commits"] <= 20
         assert figures["largest_group"] >= 50
         assert figures["queued_bytes"] == 0
+
+
+async def test_damage_that_appears_while_it_is_open_is_salvaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0]
+    path = tmp_path / "ledger"
+    async with opened(path) as log:
+        await append(log, *(entry(str(i), pad=200) for i in range(1, 101)))
+    async with opened(path, monotonic_ms=lambda: now[0]) as log:
+        told = (await log.read(Read(100, 1))).entries[0].epoch
+        database_file = path / "ledger.sqlite"
+        # The root of the index of ids is garbage now, and no cache has it.
+        page = _page_of(database_file, b"sqlite_autoindex_records_1")
+        with database_file.open("r+b") as file:
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+        _drop_cache(log)
+        with pytest.raises(NotDurable, match="malformed"):
+            await append(log, entry("101"))
+        now[0] += 1000
+        assert await append(log, entry("101"), entry("100", pad=200)) == [(101, False), (100, True)]
+        slots = await whole(log)
+        assert [slot.offset for slot in slots] == list(range(1, 102))
+        assert not [slot for slot in slots if isinstance(slot, Damaged)]
+        assert slots[0].epoch == told
+    assert (path / "ledger.sqlite.damaged-1").exists()
+    async with opened(path) as log:
+        assert (await whole(log))[0].epoch == told
+        assert len(await whole(log)) == 101
+
+
+def _drop_cache(log: SqliteLog) -> None:
+    writer, group = log._writer, log._group
+    assert writer is not None
+    assert group is not None
+    group.call(lambda: writer._connection.execute("PRAGMA shrink_memory"))
+
+
+def _page_of(path: Path, name: bytes) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = ?", (name.decode(),)
+        ).fetchone()
+    return int(root) - 1
+
+
+async def test_a_full_disk_at_the_start_lets_a_hub_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "full").mkdir()
+    ledger = await build(tmp_path / "made", 10, killed=True)
+    ledger.put(tmp_path / "full")
+    real = database.checkpoint
+
+    def full(connection: sqlite3.Connection, *, truncate: bool) -> bool:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    now = [0]
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "checkpoint", full)
+        async with opened(tmp_path / "full", monotonic_ms=lambda: now[0]) as log:
+            assert len(await whole(log)) == 10
+            with pytest.raises(NotDurable):
+                await append(log, entry("11"))
+            patch.setattr(database, "checkpoint", real)
+            now[0] += 1000
+            assert await append(log, entry("11")) == [(11, False)]
+
+
+async def test_a_ledger_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await append(log, entry("1"))
+    with contextlib.closing(sqlite3.connect(log.directory.database, isolation_level=None)) as connection:
+        connection.execute("UPDATE meta SET magic = 'tradewire ledger 7'")
+    before = log.directory.database.read_bytes()
+    with pytest.raises(ConfigError, match="of another version"):
+        await SqliteLog(tmp_path).open()
+    assert log.directory.database.read_bytes() == before
+
+
+async def test_a_file_that_is_moved_away_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(tmp_path) as log:
+        await append(log, entry("1"))
+        shutil.copy(log.directory.database, tmp_path / "copy")
+        (tmp_path / "copy").rename(log.directory.database)
+        await until(lambda: log.statistics()["failing"])
+        with pytest.raises(NotDurable, match="start the hub again"):
+            await append(log, entry("2"))
