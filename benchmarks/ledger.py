@@ -24,23 +24,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from hub.log.sqlite import SqliteLog
 
 from benchmarks.durable_servers import HubProcess, NatsServer, nats_server
 from benchmarks.fanout import Result, Server, paced, saturated
+from benchmarks.ledger_log import OneByOne, measure
 from benchmarks.publishers import Load
 from benchmarks.receivers import Receivers
 from benchmarks.resuming import Resumed
 from benchmarks.servers import FILL, TOKEN
 from hub.core.entry import Entry
 from hub.core.ledger import Append
+from hub.log.sqlite import SqliteLog
 
 ROOT = Path(__file__).parent.parent
 PUBLISHERS = (1, 10, 100)
@@ -67,80 +67,32 @@ QUICK = Scale(rounds=1, seconds=1.0, clients=1000, bursts=3, fanout_rounds=1, me
 # --- 1. commits
 
 
-async def commits(directory: Path, publishers: int, seconds: float, *, group: bool) -> float:
-    """Acknowledged appends a second at the log."""
-    log = SqliteLog(directory)
+async def commits(directory: Path, scale: Scale) -> dict[int, tuple[list[float], list[float]]]:
+    """For each number of publishers the rates of every round: with group commit, and with a commit for each message."""
+    log, single = SqliteLog(directory / "ledger"), OneByOne(directory / "single.sqlite")
     await log.open()
-    waiting: deque[tuple[Append, asyncio.Future[None]]] = deque()
-    work = asyncio.Event()
-    acknowledged = 0
-    ended = False
-
-    async def publish(number: int) -> None:
-        nonlocal acknowledged
-        loop = asyncio.get_running_loop()
-        n = 0
-        while not ended:
-            n += 1
-            future = loop.create_future()
-            waiting.append((Append(_entry(f"{number}-{n}"), None), future))
-            work.set()
-            await future
-            acknowledged += 1
-
-    async def commit() -> None:
-        # What the node's committer does: all that waits in one batch.
-        while not ended:
-            await work.wait()
-            work.clear()
-            while waiting:
-                batch = [waiting.popleft() for _ in range(len(waiting) if group else 1)]
-                for result in await log.append([append for append, _ in batch]):
-                    assert result.refused is None
-                for _, future in batch:
-                    future.set_result(None)
-
-    tasks = [asyncio.create_task(publish(number)) for number in range(publishers)]
-    tasks.append(asyncio.create_task(commit()))
-    await asyncio.sleep(0.2)
-    start, before = time.perf_counter(), acknowledged
-    await asyncio.sleep(seconds)
-    rate = (acknowledged - before) / (time.perf_counter() - start)
-    ended = True
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    rates: dict[int, tuple[list[float], list[float]]] = {count: ([], []) for count in PUBLISHERS}
+    for _ in range(scale.rounds):
+        for count in PUBLISHERS:
+            group = await measure(lambda entry: log.append([Append(entry, None)]), count, scale.seconds / 2)
+            rates[count][0].append(group.rate)
+            rates[count][1].append((await measure(single.append, count, scale.seconds / 2)).rate)
+    single.close()
     await log.close()
-    return rate
-
-
-def _entry(mid: str, trade_id: int = 7) -> Entry:
-    data = {**FILL, "trade_id": trade_id}
-    return Entry(
-        "bench",
-        "entry_fill",
-        time.time_ns() // 1_000_000,
-        None,
-        orjson.dumps(data),
-        mid=mid,
-        publisher="bench",
-    )
+    return rates
 
 
 def part_commits(directory: Path, scale: Scale) -> None:
     """Print part 1."""
-    rates: dict[tuple[int, bool], list[float]] = {}
-    for _ in range(scale.rounds):
-        for count in PUBLISHERS:
-            for group in (True, False):
-                with tempfile.TemporaryDirectory(dir=directory) as place:
-                    rate = asyncio.run(commits(Path(place), count, scale.seconds / 2, group=group))
-                rates.setdefault((count, group), []).append(rate)
+    place = directory / "commits"
+    place.mkdir()
     print("\n1. Durable appends a second at the SQLite ledger")
     print(f"{'publishers':>12}{'group commit':>14}{'one commit each':>17}{'ratio':>8}")
-    for count in PUBLISHERS:
-        ours, single = (statistics.median(rates[count, group]) for group in (True, False))
-        print(f"{count:>12}{ours:>14,.0f}{single:>17,.0f}{ours / single:>8.1f}")
+    for count, (group, single) in asyncio.run(commits(place, scale)).items():
+        ratio = statistics.median(g / s for g, s in zip(group, single, strict=True))
+        print(
+            f"{count:>12}{statistics.median(group):>14,.0f}{statistics.median(single):>17,.0f}{ratio:>8.1f}"
+        )
 
 
 # --- 2. acknowledgements
@@ -231,6 +183,11 @@ def part_fanout(scale: Scale) -> None:
 
 
 # --- 4. resume
+
+
+def _entry(mid: str, trade_id: int) -> Entry:
+    body = orjson.dumps({**FILL, "trade_id": trade_id})
+    return Entry("bench", "entry_fill", time.time_ns() // 1_000_000, None, body, mid=mid, publisher="bench")
 
 
 async def fill_ledger(directory: Path, count: int) -> str:
