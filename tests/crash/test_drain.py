@@ -64,12 +64,12 @@ def handshake(port: int) -> http.client.HTTPResponse:
 
 def test_a_drain_under_load(world: World) -> None:
     world.start(drain_s=DRAIN_S, spare=1)
-    burst(world.hub.port, 2, messages=2000, padding=4000)
+    burst(world.hub.port, 2, messages=1000, padding=4000)
     with dialled(world.hub.port) as watching, dialled(world.hub.port) as stalled:
         watcher = Watcher(watching)
         ask(watching, {"type": "subscribe", "id": 1, "data": {"want": [{"topics": LEDGER_TOPICS}]}})
         watcher.start()
-        # It asks for 8 MB and reads nothing: the hub owes it something until the deadline.
+        # It asks for 4 MB and reads nothing: the hub owes it something until the deadline.
         want = {"want": [{"topics": LEDGER_TOPICS}], "from": "earliest"}
         stalled.send(json.dumps({"type": "subscribe", "id": 1, "data": want}))
         time.sleep(0.5)
@@ -99,7 +99,7 @@ def test_a_drain_under_load(world: World) -> None:
 
 def test_a_restart_keeps_the_epoch_and_every_offset(world: World) -> None:
     world.start()
-    for _ in range(3):
+    for _ in range(2):
         time.sleep(0.5)
         assert world.hub.stop() == 0, world.hub.output[-2000:]
         world.hub.start()
