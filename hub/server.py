@@ -59,6 +59,8 @@ MAX_IN_PROCESS_WAITING = 4096
 IN_PROCESS = "in-process"
 DAY_MS = 86_400_000
 START_TIMEOUT_S = 30.0
+OPEN_TIMEOUT_S = 600.0
+"""A damaged ledger of some gigabytes is salvaged before the hub listens."""
 STATISTICS_TIMEOUT_S = 5.0
 logger = logging.getLogger("tradewire.server")
 
@@ -232,7 +234,7 @@ class Hub:
             listening = threading.Event()
             self._serving = portal.start_task_soon(self.serve, listening.set, name="tradewire-hub")
             self._serving.add_done_callback(lambda _: listening.set())
-            listening.wait(START_TIMEOUT_S)
+            listening.wait(START_TIMEOUT_S + OPEN_TIMEOUT_S)
             if not listening.is_set() or self._serving.done():
                 self._end_thread()
 

@@ -17,6 +17,8 @@ __all__ = ["describe"]
 def describe(config: Config) -> str:
     """The effective settings, one `key = value` a line; of a secret only that it is set and its length."""
     lines = [f"file = {config.path or 'none'}", f"state directory = {config.state_dir or 'none'}"]
+    if config.hub.ledger.kind == "sqlite":
+        lines.append(f"ledger directory = {config.ledger_dir or 'none'}")
     lines += _described("api_server", config.api_server, config.generated)
     lines += _described("hub", config.hub, ())
     lines.append(f"bot of clients that name none = {config.default_bot}")

@@ -25,6 +25,8 @@ _MAX_ROW_BYTES = 8 << 20
 _MAX_COLUMNS = 16
 _MOST_LOCAL = PAGE_BYTES - 35
 _LEAST_LOCAL = (PAGE_BYTES - 12) * 32 // 255 - 23
+_INDEX = (0x02, 0x0A)
+"""Pages of indexes: no single bit makes one of a leaf of a table (0x0D)."""
 _SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)
 
 Value = int | bytes | float | None
@@ -122,6 +124,8 @@ def rows(database: Path | None, wals: list[Path]) -> Iterator[tuple[int, tuple[V
 
 def _cells(page: bytes, at: int) -> Iterator[int]:
     """Where the cells of a leaf begin."""
+    if page[at] in _INDEX:
+        return
     count = int.from_bytes(page[at + 3 : at + 5], "big")
     first = at + 8
     for i in range(min(count, (PAGE_BYTES - first) // 2)):
@@ -182,34 +186,30 @@ def _with_overflow(pages: _Pages, content: bytes, size: int, number: int) -> Ite
 def _columns(payload: bytes) -> tuple[Value, ...]:
     end, at = _varint(payload, 0)
     types: list[int] = []
+    if not at < end <= at + 9 * _MAX_COLUMNS:
+        raise _Garbage
     while at < end:
-        if len(types) >= _MAX_COLUMNS:
-            raise _Garbage
         kind, at = _varint(payload, at)
         types.append(kind)
     at = end
     columns: list[Value] = []
     for kind in types:
-        size = _size(kind)
+        size = (kind - 12) // 2 if kind >= 12 else _size(kind)
         part = payload[at : at + size]
         if len(part) != size:
             raise _Garbage
-        columns.append(_value(kind, part))
+        columns.append(part if kind >= 12 else _value(kind, part))
         at += size
     return tuple(columns)
 
 
 def _size(kind: int) -> int:
-    if kind >= 12:
-        return (kind - 12) // 2
     if 0 <= kind < 10:
         return _SIZES[kind]
     raise _Garbage
 
 
 def _value(kind: int, part: bytes) -> Any:
-    if kind >= 12:
-        return part
     if kind in (8, 9):
         return kind - 8
     # A real number (7) is none of ours.
@@ -217,6 +217,8 @@ def _value(kind: int, part: bytes) -> Any:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for i in range(9):
         if at + i >= len(data):

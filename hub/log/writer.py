@@ -46,6 +46,7 @@ WAL_FRAMES = 4000
 FRAMES_PER_COMMIT = 6
 FRAMES_PER_RECORD = 2
 WAL_TRUNCATE_BYTES = 64 << 20
+TRUNCATE_WAIT_MS = 50
 RETENTION_STEP = 256
 RECOVER_AGAIN_MS = 500
 RECOVERED_MS = 10_000
@@ -220,8 +221,13 @@ class Writer:
         assert self._connection is not None
         if self._frames >= WAL_FRAMES:
             self._frames = 0
-            # A reader may hold a part of the WAL back; where that went on for long, readers wait for once.
-            database.checkpoint(self._connection, truncate=self.wal_bytes() > WAL_TRUNCATE_BYTES)
+            # A reader may hold a part of the WAL back; where that went on for long, the next readers wait for once.
+            if self.wal_bytes() > WAL_TRUNCATE_BYTES:
+                self._connection.execute(f"PRAGMA busy_timeout = {TRUNCATE_WAIT_MS}")
+                database.checkpoint(self._connection, truncate=True)
+                self._connection.execute(f"PRAGMA busy_timeout = {database.BUSY_MS}")
+            else:
+                database.checkpoint(self._connection, truncate=False)
 
     def _check_name(self) -> None:
         """Someone may have moved the file away: what is written to it then is lost at the next start."""

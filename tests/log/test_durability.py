@@ -147,8 +147,10 @@ async def test_a_restart_keeps_epoch_numbers_and_ids(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path)
     state = await log.open()
     await append(log, entry("1"), entry("2", bot="b"))
+    assert len(await whole(log)) == 2
     await log.close()
     await log.close()
+    assert not log.directory.wal.exists()
     log = SqliteLog(tmp_path)
     again = await log.open()
     assert (again.epoch, again.floor, again.head) == (state.epoch, 0, 2)

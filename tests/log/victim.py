@@ -1,8 +1,8 @@
 """A process with a ledger that is killed, or finds its disk full: what test_durability runs.
 
-`publish DIRECTORY RUN` stores messages one by one, several at once, and says the offset and id of each on stdout when it is
-acknowledged. `fill DIRECTORY` stores under a limit for the size of a file until it is refused, lifts the limit, stores on, and says
-how that went.
+`publish DIRECTORY RUN` stores messages, several at once, and says the offset and id of each on stdout when it is acknowledged.
+`fill DIRECTORY` stores under a limit for the size of a file until it is refused, lifts the limit, stores on, and says how that went.
+`open DIRECTORY` only opens it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ async def publish(directory: Path, run: str) -> None:
             say({"offset": result.offset, "mid": message.mid})
 
     await asyncio.gather(*(one(i) for i in range(PUBLISHERS)))
+
+
+async def open_only(directory: Path) -> None:
+    say("opening")
+    log = SqliteLog(directory)
+    await log.open()
+    await asyncio.sleep(10)
 
 
 async def fill(directory: Path) -> None:
@@ -82,7 +89,13 @@ def say(what: object) -> None:
 def main() -> None:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     command, directory = sys.argv[1], Path(sys.argv[2])
-    asyncio.run(publish(directory, sys.argv[3]) if command == "publish" else fill(directory))
+    asyncio.run(
+        publish(directory, sys.argv[3])
+        if command == "publish"
+        else fill(directory)
+        if command == "fill"
+        else open_only(directory)
+    )
 
 
 if __name__ == "__main__":
