@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 .DEFAULT_GOAL := help
 
-.PHONY: help run test lint unit test-interop test-browser test-openapi bench clean
+.PHONY: help run test lint unit test-interop test-browser test-openapi test-crash bench clean
 
 help:
 	@echo "make run           hub, producer and consumer on real candles (ARGS=\"--seconds 30 --speed 150\")"
@@ -14,7 +14,8 @@ help:
 	@echo "make test-interop  real freqtrade bots at both ends (builds .venv-interop, minutes)"
 	@echo "make test-browser  the REST of FreqUI from headless Chromium, and FreqUI itself (TRADEWIRE_FREQUI_DIR=its build)"
 	@echo "make test-openapi  requests made from the OpenAPI document, valid and broken (installs schemathesis, minutes)"
-	@echo "make bench         fan-out and REST against a naive hub and freqtrade's own server, as ratios"
+	@echo "make test-crash    hub, publisher and consumer killed, cut off and damaged under load (minutes)"
+	@echo "make bench         fan-out, ledger and REST against a naive hub, JetStream and freqtrade's own server, as ratios"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tradewire needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -47,8 +48,13 @@ test-openapi: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group openapi >&2
 	$(BIN)/python -m pytest tests/openapi -o addopts= -ra --strict-markers -p no:randomly --timeout=600 $(ARGS)
 
+test-crash: $(STAMP)
+	$(BIN)/python -m pytest tests/crash -o addopts= -ra -s --strict-markers -p no:randomly --timeout=600 $(ARGS)
+
 bench: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench >&2
 	$(BIN)/python -m benchmarks.fanout $(ARGS)
+	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.rest
 
 clean:

@@ -18,12 +18,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cpu import cpu_seconds
 from benchmarks.receivers import Receivers
 from benchmarks.servers import TOKEN
 
 ROOT = Path(__file__).parent.parent
 INTEROP_PYTHON = Path(os.environ.get("TRADEWIRE_INTEROP_PYTHON", ROOT / ".venv-interop/bin/python"))
-TICKS = os.sysconf("SC_CLK_TCK")
 SUBSCRIBE = {"type": "subscribe", "data": ["entry_fill"]}
 
 
@@ -62,8 +62,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """User plus system time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_seconds(self.process.pid)
 
     def end(self) -> None:
         """End the process."""

@@ -12,18 +12,27 @@ import json
 import logging
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 TOKEN = "benchmark-token-0123456789abcdefgh"
+PUBLISHER_TOKEN = "benchmark-publisher-0123456789abcd"
 FILL = {
     "trade_id": 7, "buy_tag": "momentum", "enter_tag": "momentum", "exchange": "Binance", "pair": "BTC/USDT",
     "leverage": 1.0, "direction": "Long", "limit": 59530.92, "order_rate": 59530.92, "open_rate": 59530.92,
     "order_type": "limit", "stake_amount": 199.428582, "stake_currency": "USDT", "base_currency": "BTC",
     "quote_currency": "USDT", "fiat_currency": None, "amount": 0.00335,
     "open_date": "2026-11-22T14:01:01.951382+00:00", "current_rate": 59530.92, "sub_trade": False,
+}  # fmt: skip
+CONFIG: dict[str, dict[str, Any]] = {
+    "api_server": {
+        "listen_port": 0, "username": "benchmark", "password": "benchmark-password-1", "ws_token": TOKEN,
+        "jwt_secret_key": "benchmark-jwt-0123456789abcdefghij",
+    },
+    "hub": {"default_bot": "bench"},
 }  # fmt: skip
 Publish = Callable[[int], None]
 
@@ -46,22 +55,22 @@ def obey(publish: Publish) -> None:
         print("done", flush=True)
 
 
-def tradewire() -> None:
+def tradewire(ledger: str = "sqlite") -> None:
     """This project, published to from another thread as a bot does that embeds it."""
     from hub.server import Hub
 
-    config = {
-        "api_server": {
-            "listen_port": 0, "username": "benchmark", "password": "benchmark-password-1", "ws_token": TOKEN,
-            "jwt_secret_key": "benchmark-jwt-0123456789abcdefghij",
-        },
-        "hub": {"default_bot": "bench", "ledger": {"kind": "memory"}},
-    }  # fmt: skip
-    hub = Hub(config)
-    hub.start()
-    print(hub.port, flush=True)
-    obey(lambda i: _ignore(hub.publish("entry_fill", {**FILL, "trade_id": i})))
-    hub.stop()
+    with tempfile.TemporaryDirectory(prefix="tradewire-bench-") as directory:
+        section = {**CONFIG["hub"], "state_dir": directory, "ledger": {"kind": ledger}}
+        hub = Hub({**CONFIG, "hub": section})
+        hub.start()
+        print(hub.port, flush=True)
+        obey(lambda i: _ignore(hub.publish("entry_fill", {**FILL, "trade_id": i})))
+        hub.stop()
+
+
+def tradewire_in_memory() -> None:
+    """The same with a ledger that nothing survives."""
+    tradewire("memory")
 
 
 def naive() -> None:
@@ -143,4 +152,9 @@ def _ignore(_: object) -> None:
 
 
 if __name__ == "__main__":
-    {"tradewire": tradewire, "naive": naive, "freqtrade": freqtrade}[sys.argv[1]]()
+    {
+        "tradewire": tradewire,
+        "tradewire-memory": tradewire_in_memory,
+        "naive": naive,
+        "freqtrade": freqtrade,
+    }[sys.argv[1]]()
