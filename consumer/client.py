@@ -48,7 +48,8 @@ from hub.protocol.close_codes import CloseAction, action_for
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.envelope import Position
 from hub.protocol.errors import ProtocolError
-from hub.protocol.localbot import Delivery, Disconnected
+from hub.protocol.known import Known
+from hub.protocol.localbot import Advanced, Delivery, Disconnected
 from hub.protocol.messages import TOPICS
 from hub.protocol.subscription import HUB_TOPICS
 
@@ -72,8 +73,10 @@ class Client:
         ConfigError: the producer's address or CA file cannot be used.
 
     `data` is brought up to date as messages arrive, which may be ahead of what was iterated. `topics` replaces the
-    producer's. `position` is the place in a hub's ledger to go on from. Leaving the block closes the connection; what was
-    not iterated by then is dropped. The keyword arguments from `inbox` on are for tests and for `Consumer`.
+    producer's. `position` is what an earlier run had of a hub's ledger, to go on from; who keeps that stores a Known: `base`
+    and the offset of each ledger message, and each Advanced, which `advances` adds to the deliveries. Leaving the block closes
+    the connection; what was not iterated by then is dropped. The keyword arguments from `inbox` on are for tests and for
+    `Consumer`.
     """
 
     def __init__(
@@ -83,7 +86,8 @@ class Client:
         *,
         data: ProducerData | None = None,
         topics: Iterable[str] | None = None,
-        position: Position | None = None,
+        position: Known | Position | None = None,
+        advances: bool = False,
         inbox: Inbox | None = None,
         dial: Dial = dial,
         sleep: Sleep = asyncio.sleep,
@@ -93,7 +97,8 @@ class Client:
         self.data = data if data is not None else ProducerData.of(settings)
         self._settings = settings
         self._topics = _topics(producer, topics)
-        self._position = position
+        self._known = Known.at(position) if isinstance(position, Position) else position
+        self._advances = advances
         self._inbox = inbox if inbox is not None else Inbox()
         self._dial, self._sleep = dial, sleep
         self._backoff = Backoff(random)
@@ -246,7 +251,7 @@ class Client:
             _want(self.producer, self._topics, self._settings.initial_candle_limit),
             wire="json" if wire is Wire.JSON else "msgpack",
             max_message=self._settings.message_size_bytes,
-            start=self._position,
+            start=self._known,
         )
 
     async def _serve(self, connection: Connection, wire: Wire, receiver: HubState | LegacyState) -> None:
@@ -290,6 +295,8 @@ class Client:
         except Closed as error:
             closed = error
         for delivery in step.deliveries:
+            if isinstance(delivery.message, Advanced) and not self._advances:
+                continue
             await self._deliver(delivery, size, connection)
         if step.refused is not None:
             raise step.refused
@@ -365,8 +372,8 @@ class Client:
 class Consumer:
     """All producers of a configuration as one async iterator of deliveries, in order of arrival.
 
-    `data` holds what all of them sent. `topics` replaces every producer's; `positions` are places in ledgers by producer's name.
-    One producer that refuses for good ends the iteration with its error, as `Client` does: a consumer that trades without one
+    `data` holds what all of them sent. `topics` replaces every producer's; `positions` are by producer's name, and as `Client`
+    has them, like `advances`. One producer that refuses for good ends the iteration with its error, as `Client` does: a consumer that trades without one
     of its producers would be a surprise.
     """
 
@@ -375,7 +382,7 @@ class Consumer:
         settings: ConsumerConfig,
         *,
         topics: Iterable[str] | None = None,
-        positions: Mapping[str, Position] | None = None,
+        positions: Mapping[str, Known | Position] | None = None,
         inbox: Inbox | None = None,
         **client_options: Any,
     ) -> None:

@@ -29,10 +29,11 @@ from enum import Enum
 from typing import Any
 
 from hub.protocol.envelope import Position
+from hub.protocol.known import Known, Stream
 
 __all__ = ["Loss", "Positions", "Verdict"]
 
-Stream = tuple[str, str]
+_SKIPPED = "the hub skipped them, also after a resume"
 
 
 class Verdict(Enum):
@@ -57,10 +58,10 @@ class Loss:
 class Positions:
     """The position of one consumer in one hub's ledger. `start` is where an earlier run got to."""
 
-    def __init__(self, start: Position | None = None) -> None:
+    def __init__(self, start: Known | None = None) -> None:
         self.epoch = start.epoch if start is not None else None
-        self.base = start.offset if start is not None else 0
-        self._last: dict[Stream, int] = {}
+        self.base = start.base if start is not None else 0
+        self._last = {s: n for s, n in start.last.items() if n > start.base} if start is not None else {}
         self._hole: tuple[str | None, Stream | None, int] | None = None
 
     def known(self, stream: Stream) -> int:
@@ -71,6 +72,11 @@ class Positions:
     def resume(self) -> dict[str, Any] | None:
         """What to send with subscribe: one number for any filter. None at the first time."""
         return None if self.epoch is None else {"epoch": self.epoch, "offset": self.base}
+
+    @property
+    def standing(self) -> Position | None:
+        """Where to resume: epoch and base. None at the first time."""
+        return None if self.epoch is None else Position(self.epoch, self.base)
 
     @property
     def streams(self) -> int:
@@ -95,12 +101,9 @@ class Positions:
             return Verdict.DUPLICATE, None
         loss = None
         if prev is not None and prev > known:
-            hole = (epoch, stream, prev)
-            if hole != self._hole:
-                self._hole = hole
+            if not self._again(stream, known):
                 return Verdict.HOLE, None
-            loss = Loss((stream,), known + 1, prev, "the hub skipped them, also after a resume")
-        self._hole = None
+            loss = Loss((stream,), known + 1, min(prev, offset - 1), _SKIPPED)
         self._last[stream] = offset
         return Verdict.ACT, loss
 
@@ -110,22 +113,29 @@ class Positions:
         """Judge a hub.position. ACT moves the base; HOLE as in `message`."""
         if epoch != self.epoch:
             return Verdict.OTHER_EPOCH, None
-        open_heads = [(stream, head) for stream, head in heads if head > self.known(stream)]
+        missing = [(stream, head) for stream, head in heads if head > self.known(stream)]
         loss = None
-        if start > self.base or open_heads:
-            worst = max([start, *(head for _, head in open_heads)])
-            hole = (epoch, open_heads[0][0] if open_heads else None, worst)
-            if hole != self._hole:
-                self._hole = hole
+        if start > self.base:
+            if not self._again(None, self.base):
                 return Verdict.HOLE, None
-            streams = tuple(stream for stream, _ in open_heads) if start <= self.base else ()
-            loss = Loss(streams, self.base + 1, worst, "the hub skipped them, also after a resume")
-        self._hole = None
+            loss = Loss((), self.base + 1, max([start, *(head for _, head in missing)]), _SKIPPED)
+        elif missing:
+            first = min(self.known(stream) for stream, _ in missing)
+            if not self._again(missing[0][0], self.known(missing[0][0])):
+                return Verdict.HOLE, None
+            streams = tuple(stream for stream, _ in missing)
+            loss = Loss(streams, first + 1, max(head for _, head in missing), _SKIPPED)
         self._advance(offset)
         return Verdict.ACT, loss
 
+    def _again(self, stream: Stream | None, known: int) -> bool:
+        """Whether a hole above `known` was met before: that it was resumed since, and begins at the same place, makes it the same."""
+        hole = (self.epoch, stream, known)
+        again, self._hole = hole == self._hole, hole
+        return again
+
     def gap(self, epoch: str, to: int, reason: str) -> Loss | None:
-        """Retention overtook this session: everything up to `to` that did not come is lost."""
+        """Everything up to `to` that did not come is lost: retention overtook this session, or a record is damaged."""
         if epoch != self.epoch or to <= self.base:
             return None
         loss = Loss((), self.base + 1, to, reason)
@@ -143,11 +153,11 @@ class Positions:
         loss = None
         if self.epoch is None:
             self.epoch = epoch
-        elif epoch != self.epoch or offset < self.base:
+        elif epoch != self.epoch or (offset < self.base and recovered is not True):
             loss = Loss((), None, None, str(reply.get("reason") or "the hub has a new ledger"))
             self.epoch, self.base = epoch, 0
             self._last.clear()
-        elif recovered:
+        elif recovered is True:
             # A session's cursor is never beyond what was asked for, unless the hub has a bug; rule 1 finds that.
             return None
         else:

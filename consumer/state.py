@@ -28,7 +28,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 import numpy as np
@@ -39,9 +39,10 @@ from consumer.positions import Loss, Positions, Verdict
 from consumer.revisions import Applied, Held, Revisions, Unreadable, WireKey
 from consumer.step import Step
 from hub.protocol.close_codes import CloseCode
-from hub.protocol.envelope import Broadcast, Notice, Position, Reply, parse_envelope
+from hub.protocol.envelope import Broadcast, Notice, Reply, parse_envelope
 from hub.protocol.errors import BadFrame, BadMessage, NotAMessage
-from hub.protocol.localbot import CandleComplete, Connected, Delivery, Lost
+from hub.protocol.known import Known
+from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost
 from hub.protocol.messages import AnalyzedDf, FrameKey, GenericMessage, Message, Whitelist, view
 
 __all__ = ["HubState"]
@@ -55,7 +56,7 @@ MAX_KEYS_A_REQUEST = 1000
 class HubState:
     """The state of one connection's producer on a v2 wire.
 
-    `want` is the subscription, `book` takes rows and whitelists, `start` is the ledger position to go on from.
+    `want` is the subscription, `book` takes rows and whitelists, `start` is what an earlier run had of the ledger.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class HubState:
         wire: Literal["msgpack", "json"] = "msgpack",
         client: str = "tradewire-consumer",
         max_message: int = 8 * 1024 * 1024,
-        start: Position | None = None,
+        start: Known | None = None,
     ) -> None:
         self.producer = producer
         self.positions = Positions(start)
@@ -151,6 +152,10 @@ class HubState:
         """Judge the position of a message that has one; True to act on it."""
         if message.epoch is None or message.offset is None:
             return True
+        if not _is_offset(message.offset) or not (message.prev is None or _is_offset(message.prev)):
+            # Nothing that may be kept: the next claim of the stream finds the hole.
+            self._count_problem(message.type, "expected offset and prev from 0 to 2^53-1")
+            return False
         stream = (message.bot, message.type)
         verdict, loss = self.positions.message(message.epoch, stream, message.offset, message.prev)
         return self._judged(verdict, loss, step, f"{message.bot} {message.type} {message.offset}")
@@ -201,6 +206,7 @@ class HubState:
                 ts_ms=message.ts,
                 key=key,
                 position=message.position,
+                base=self._base(message),
                 snapshot=message.rev is not None and message.rev.prev == 0,
                 payload=message.data,
             )
@@ -250,6 +256,7 @@ class HubState:
                 ts_ms=message.ts,
                 key=key[1],
                 position=message.position,
+                base=self._base(message),
                 snapshot=applied.snapshot,
             )
         )
@@ -285,17 +292,22 @@ class HubState:
 
     def _subscribed(self, data: Mapping[str, Any], now: float, step: Step) -> None:
         epoch, offset = data.get("epoch"), data.get("offset")
-        if not isinstance(epoch, str) or type(offset) is not int:
+        if not isinstance(epoch, str) or not epoch or not _is_offset(offset):
             step.refused = HubRefused(f"{self.producer}: the reply to subscribe has no epoch and offset")
             return
-        again = self.positions.epoch is not None
+        before = self.positions.standing
         loss = self.positions.subscribed(epoch, offset, data.get("recovered"), data)
         self.subscribed = True
         self.revisions.expect_held(now)
-        resumed = loss is None if again else None
+        resumed = loss is None if before is not None else None
         self._say(Connected(producer=self.producer, resumed=resumed), "connected", step)
         if loss is not None:
             self._report(loss, step)
+        after = self.positions.standing
+        assert after is not None
+        if before is None or before != after:
+            anew = before is not None and (before.epoch != after.epoch or after < before)
+            self._advanced(step, anew=anew)
         for name in ("unknown", "denied"):
             listed = data.get(name)
             if isinstance(listed, list) and listed:
@@ -323,21 +335,30 @@ class HubState:
     def _position(self, message: Notice, step: Step) -> None:
         fields = message.fields
         start, offset, heads = fields.get("from"), fields.get("offset"), fields.get("heads")
-        if type(start) is not int or type(offset) is not int or not isinstance(heads, list):
+        if not _is_offset(start) or not _is_offset(offset) or not isinstance(heads, list):
             self._malformed(fields, "hub.position: expected from, offset and heads", step)
             return
         streams = [((h[0], h[1]), h[2]) for h in heads if _is_head(h)]
+        if any(head > offset for _, head in streams):
+            self._malformed(fields, "hub.position: expected heads up to its offset", step)
+            return
         verdict, loss = self.positions.position(str(fields.get("epoch")), start, offset, streams)
-        self._judged(verdict, loss, step, f"position {offset}")
+        if self._judged(verdict, loss, step, f"position {offset}"):
+            # Also where nothing moved: what was not stored last time may be now.
+            self._advanced(step)
 
     def _gap(self, message: Notice, step: Step) -> None:
         fields = message.fields
-        to = fields.get("to")
-        if type(to) is int:
-            reason = str(fields.get("reason") or "retention")
-            loss = self.positions.gap(str(fields.get("epoch")), to, reason)
+        epoch, to = str(fields.get("epoch")), fields.get("to")
+        if not _is_offset(to):
+            self._malformed(fields, "hub.gap: expected to", step)
+        elif epoch != self.positions.epoch:
+            self._judged(Verdict.OTHER_EPOCH, None, step, f"gap {to}")
+        else:
+            loss = self.positions.gap(epoch, to, str(fields.get("reason") or "retention"))
             if loss is not None:
                 self._report(loss, step)
+                self._advanced(step)
 
     def _dropped(self, message: Notice, step: Step) -> None:
         topics = message.data.get("topics")
@@ -372,7 +393,15 @@ class HubState:
         self._counts["lost"] += 1
         self._say(lost, "lost", step)
 
-    def _say(self, message: Connected | Lost, topic: str, step: Step) -> None:
+    def _advanced(self, step: Step, *, anew: bool = False) -> None:
+        position = self.positions.standing
+        assert position is not None
+        self._say(Advanced(producer=self.producer, position=position, anew=anew), "advanced", step)
+
+    def _base(self, message: Broadcast) -> int | None:
+        return self.positions.base if message.position is not None else None
+
+    def _say(self, message: Connected | Lost | Advanced, topic: str, step: Step) -> None:
         step.deliveries.append(
             Delivery(producer=self.producer, bot=self.producer, topic=topic, message=message)
         )
@@ -394,7 +423,14 @@ class HubState:
             position = bare.position
         typed = GenericMessage(name=name, data=message.get("data"), problem=problem)
         step.deliveries.append(
-            Delivery(producer=self.producer, bot=bot, topic=name, message=typed, position=position)
+            Delivery(
+                producer=self.producer,
+                bot=bot,
+                topic=name,
+                message=typed,
+                position=position,
+                base=self.positions.base if position is not None else None,
+            )
         )
 
     def _count_problem(self, what: str, problem: str) -> None:
@@ -474,8 +510,12 @@ def _is_head(head: Any) -> bool:
         and len(head) >= 3
         and isinstance(head[0], str)
         and isinstance(head[1], str)
-        and type(head[2]) is int
+        and _is_offset(head[2])
     )
+
+
+def _is_offset(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 2**53
 
 
 def _refusal(producer: str, error: Mapping[str, Any]) -> ConsumerError:

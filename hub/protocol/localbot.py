@@ -9,9 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from hub.protocol.botapi import BotAPI
 from hub.protocol.envelope import Position
+from hub.protocol.known import Known
 from hub.protocol.messages import AnalyzedDf, FrameKey, Message
 
 __all__ = [
+    "Advanced",
     "AskableBot",
     "BotContext",
     "CandleComplete",
@@ -20,6 +22,7 @@ __all__ = [
     "Disconnected",
     "LocalBot",
     "Lost",
+    "PositionStore",
 ]
 
 
@@ -41,13 +44,26 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Messages are gone for good: the hub said so. `to` is None where the hub cannot tell how many."""
+    """Messages are gone for good: the hub said so. `last` is None where the hub cannot tell how many."""
 
     producer: str
     topics: tuple[str, ...]
     first: int | None
     last: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advanced:
+    """Everything of this subscription up to `position` came before this: the place to resume from, once that was acted on.
+
+    With `anew` what was known before is void: it was of another epoch, or of a ledger that is shorter now. A local bot is not
+    given these; the feed stores them.
+    """
+
+    producer: str
+    position: Position
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +86,14 @@ class Delivery:
     hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the
     canonical payload as received (None for dataframes), with every field that `message` does not know. `position` is set on
     ledger messages of a hub, and with it `base`: the offset to resume from (docs/wire-protocol.md, The ledger). `commit` says
-    that the effect is durable; a bot that stores the position in the same transaction as its effect acts exactly once.
-    Returning from `handle` without an exception commits too.
+    that the effect is durable, of this and of all deliveries before it; returning from `handle` without an exception says so
+    too. A bot that saves the delivery to a PositionStore in the same transaction as its effect acts exactly once.
     """
 
     producer: str
     bot: str
     topic: str
-    message: Message | CandleComplete | Connected | Disconnected | Lost
+    message: Message | CandleComplete | Connected | Disconnected | Lost | Advanced
     ts_ms: int | None = None
     key: FrameKey | None = None
     position: Position | None = None
@@ -85,6 +101,26 @@ class Delivery:
     snapshot: bool = False
     payload: Any = field(default=None, repr=False, compare=False)
     commit: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+
+@runtime_checkable
+class PositionStore(Protocol):
+    """Where a bot keeps, in its own database, what it has acted on. It returns one from `start`.
+
+    The bot's part is to save each delivery with a position in the transaction of its effect; how is the store's own
+    (consumer.stores.sqlite, consumer.stores.sqlalchemy). The rest is called by the feed, where `handle` runs (in the bot's thread,
+    or in the event loop), never while `handle` does. Each raises a ConsumerError when the database cannot be used, or when another
+    run has taken the store over.
+    """
+
+    def load(self, producer: str) -> Known | None:
+        """What was acted on of a producer's ledger; None: nothing yet. From now on no earlier run can save any more."""
+
+    def saved(self, delivery: Delivery) -> bool:
+        """Whether the bot has saved this delivery, or a later one of its stream."""
+
+    def advance(self, producer: str, known: Known, *, anew: bool = False) -> None:
+        """Store `known` in a transaction of its own; within an epoch nothing is turned back by it, unless `anew`."""
 
 
 class BotContext(Protocol):
@@ -141,8 +177,11 @@ class LocalBot(Protocol):
     error. A coroutine must not block: nothing else runs meanwhile, not even the answer to Ctrl-C.
     """
 
-    async def start(self, context: BotContext) -> Position | None:
-        """Make ready; returns the ledger position up to which the bot has acted, or None to begin with what is live."""
+    async def start(self, context: BotContext) -> PositionStore | Position | None:
+        """Make ready; returns where what the bot has acted on is kept, or how far that is in the one ledger that it follows.
+
+        None: the feed keeps it in a file, and the bot may see a message again after a crash.
+        """
 
     def handle(self, delivery: Delivery) -> Awaitable[None] | None:
         """Act on one message."""

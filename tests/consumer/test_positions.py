@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumer.positions import Loss, Positions, Verdict
-from hub.protocol.envelope import Position
+from hub.protocol.known import Known
 
 FILLS, EXITS, OTHER = ("a", "entry_fill"), ("a", "exit_fill"), ("b", "entry_fill")
 EPOCH = "e7"
@@ -83,14 +83,14 @@ def test_another_epoch_ends_the_connection() -> None:
 
 def test_answers_to_a_resume() -> None:
     assert Positions().resume is None
-    kept = Positions(Position(EPOCH, 40))
+    kept = Positions(Known(EPOCH, 40))
     assert kept.subscribed(EPOCH, 40, True, {}) is None
     assert kept.base == 40
-    overtaken = Positions(Position(EPOCH, 40))
+    overtaken = Positions(Known(EPOCH, 40))
     loss = overtaken.subscribed(EPOCH, 60, False, {"reason": "retention", "lost": [41, 60]})
     assert loss == Loss((), 41, 60, "retention")
     assert overtaken.base == 60
-    future = Positions(Position(EPOCH, 40))
+    future = Positions(Known(EPOCH, 40))
     assert future.subscribed(EPOCH, 5, False, {"reason": "future"}) == Loss((), None, None, "future")
     assert future.base == 5
 

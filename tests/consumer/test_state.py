@@ -17,7 +17,8 @@ from consumer.step import Step
 from hub.frames import v2
 from hub.frames.columns import Columns
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import CandleComplete, Connected, Delivery, Lost
+from hub.protocol.known import Known
+from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost
 from hub.protocol.messages import AnalyzedDf, EntryFill, FrameKey, GenericMessage, NewCandle, Whitelist
 
 WANT = [{"topics": ["entry_fill"], "bots": "*"}]
@@ -27,7 +28,7 @@ FILL = {"trade_id": 7, "pair": "BTC/USDT:USDT", "amount": 0.5, "colour": "red"}
 class Peer:
     """A HubState and what it did."""
 
-    def __init__(self, *, remove_signals: bool = False, start: Position | None = None) -> None:
+    def __init__(self, *, remove_signals: bool = False, start: Known | None = None) -> None:
         self.data = ProducerData(remove_signals=remove_signals)
         self.state = HubState("p", self.data.book("p"), WANT, start=start)
         self.now = 0.0
@@ -76,15 +77,27 @@ def peer() -> Peer:
 
 
 def only(step: Step) -> Delivery:
-    (delivery,) = step.deliveries
+    (delivery,) = told(step)
     return delivery
+
+
+def told(step: Step) -> list[Delivery]:
+    """All deliveries but the positions."""
+    return [d for d in step.deliveries if not isinstance(d.message, Advanced)]
+
+
+def advanced(step: Step) -> Advanced:
+    """The position at the end of a step."""
+    message = step.deliveries[-1].message
+    assert isinstance(message, Advanced)
+    return message
 
 
 def test_start_introduces_subscribes_and_resumes() -> None:
     requests = Peer().state.start(0.0).requests
     assert [r["type"] for r in requests] == ["hello", "subscribe"]
     assert requests[1]["data"] == {"want": WANT}
-    resumed = Peer(start=Position("e7", 40)).state.start(0.0).requests
+    resumed = Peer(start=Known("e7", 40, {("alpha", "entry_fill"): 44})).state.start(0.0).requests
     assert resumed[1]["data"]["resume"] == {"epoch": "e7", "offset": 40}
 
 
@@ -92,7 +105,7 @@ def test_connected_is_told_with_what_became_of_the_resume() -> None:
     peer = Peer()
     assert only(peer.connect()).message == Connected(producer="p", resumed=None)
     assert only(peer.connect(recovered=True)).message == Connected(producer="p", resumed=True)
-    connected, lost = peer.connect(60, recovered=False, reason="retention", lost=[41, 60]).deliveries
+    connected, lost = told(peer.connect(60, recovered=False, reason="retention", lost=[41, 60]))
     assert connected.message == Connected(producer="p", resumed=False)
     assert lost.message == Lost(producer="p", topics=(), first=41, last=60, reason="retention")
     assert [d.topic for d in (connected, lost)] == ["connected", "lost"]
@@ -104,6 +117,7 @@ def test_a_fill_is_typed_and_has_its_position(peer: Peer) -> None:
     assert (delivery.message.trade_id, delivery.message.extra) == (7, {"colour": "red"})
     assert (delivery.producer, delivery.bot, delivery.topic) == ("p", "alpha", "entry_fill")
     assert (delivery.position, delivery.ts_ms, delivery.snapshot) == (Position("e7", 42), 5, False)
+    assert delivery.base == 40
     assert peer.give(fill(42, 40)).deliveries == []
 
 
@@ -280,6 +294,67 @@ def test_losses_that_the_hub_tells(peer: Peer) -> None:
     assert isinstance(dropped, Lost)
     assert dropped.topics == ("status",)
     assert "12 status" in dropped.reason
+
+
+def test_a_place_to_resume_from_is_told_where_it_is_sound() -> None:
+    peer = Peer()
+    assert advanced(peer.connect()) == Advanced(producer="p", position=Position("e7", 40))
+    # That the same offset was resumed says nothing new.
+    assert peer.connect(recovered=True).deliveries[-1].topic == "connected"
+    lost = peer.connect(60, recovered=False, reason="retention", lost=[41, 60])
+    assert [d.topic for d in lost.deliveries] == ["connected", "lost", "advanced"]
+    assert advanced(lost).position == Position("e7", 60)
+    head = {"type": "hub.position", "epoch": "e7", "from": 60, "offset": 65, "heads": []}
+    assert advanced(peer.give(head)) == Advanced(producer="p", position=Position("e7", 65))
+    assert only(peer.give(fill(67, 60))).base == 65
+    assert peer.give(fill(68, 67)).deliveries[-1].topic == "entry_fill"
+    gap = {"type": "hub.gap", "epoch": "e7", "from": 68, "to": 69, "reason": "damaged"}
+    told_of = peer.give(head | {"from": 65, "offset": 68, "heads": [["alpha", "entry_fill", 68]]})
+    assert advanced(told_of).position.offset == 68
+    damaged = peer.give(gap)
+    assert [d.topic for d in damaged.deliveries] == ["lost", "advanced"]
+    assert damaged.deliveries[0].message == Lost(producer="p", topics=(), first=69, last=69, reason="damaged")
+
+
+@pytest.mark.parametrize(("offset", "epoch", "reason"), [(3, "e8", "epoch"), (3, "e7", "future")])
+def test_what_was_known_of_another_ledger_is_void(offset: int, epoch: str, reason: str, peer: Peer) -> None:
+    peer.give(fill(42, 40))
+    step = peer.connect(offset, epoch, recovered=False, reason=reason)
+    assert [d.topic for d in step.deliveries] == ["connected", "lost", "advanced"]
+    assert advanced(step) == Advanced(producer="p", position=Position(epoch, offset), anew=True)
+    assert only(peer.give(fill(4, 3, epoch=epoch))).position == Position(epoch, 4)
+
+
+def test_what_an_earlier_run_acted_on_is_a_duplicate() -> None:
+    peer = Peer(start=Known("e7", 40, {("alpha", "entry_fill"): 44}))
+    peer.connect(40, recovered=True)
+    assert peer.give(fill(44, 40)).deliveries == []
+    assert only(peer.give(fill(46, 44))).position == Position("e7", 46)
+
+
+def test_a_hub_that_goes_on_from_below_is_not_believed_to_be_new(peer: Peer) -> None:
+    peer.give(fill(42, 40))
+    assert only(peer.connect(38, recovered=True)).message == Connected(producer="p", resumed=True)
+    assert peer.give(fill(42, 40)).deliveries == []
+
+
+def test_a_gap_of_another_epoch_closes(peer: Peer) -> None:
+    gap = {"type": "hub.gap", "epoch": "e8", "from": 40, "to": 60, "reason": "retention"}
+    step = peer.give(gap)
+    assert step.close is not None
+    assert step.close[0] == 4510
+
+
+@pytest.mark.parametrize("offset", [-1, 2**53, 2**70])
+def test_offsets_that_are_none_move_nothing(offset: int, peer: Peer) -> None:
+    assert peer.give(fill(offset, 40)).deliveries == []
+    assert peer.give(fill(50, offset)).deliveries == []
+    head = {"type": "hub.position", "epoch": "e7", "from": 40, "offset": offset, "heads": []}
+    assert peer.give(head).deliveries == []
+    assert peer.give(head | {"offset": 50, "heads": [["alpha", "entry_fill", 51]]}).deliveries == []
+    assert peer.give({"type": "hub.gap", "epoch": "e7", "from": 0, "to": offset}).deliveries == []
+    assert peer.state.positions.standing == Position("e7", 40)
+    assert only(peer.give(fill(42, 40))).base == 40
 
 
 def test_positions(peer: Peer) -> None:

@@ -1,0 +1,54 @@
+"""What a consumer has of a hub's ledger: where it resumes, and what it drops as a repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hub.protocol.envelope import Position
+
+__all__ = ["Known", "Stream"]
+
+Stream = tuple[str, str]
+"""A bot and a topic of class ledger."""
+
+_LIMIT = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Of `epoch`, everything wanted up to `base` was acted on or declared lost, and of each stream in `last` up to its offset.
+
+    A consumer resumes from (epoch, base) and drops what is not above `of` its stream: both must be stored with the effects.
+
+    Raises:
+        ValueError: an offset is no integer in 0..2^53-1, or a name is no text.
+    """
+
+    epoch: str
+    base: int
+    last: Mapping[Stream, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.epoch, str) or not self.epoch:
+            raise ValueError("epoch: expected a text")
+        for offset in (self.base, *self.last.values()):
+            if type(offset) is not int or not 0 <= offset < _LIMIT:
+                raise ValueError(f"offset: expected an integer from 0 to 2^53-1, got {offset!r:.40}")
+        for stream in self.last:
+            if len(stream) != 2 or not all(isinstance(name, str) and name for name in stream):
+                raise ValueError(f"stream: expected a bot and a topic, got {stream!r:.80}")
+
+    @classmethod
+    def at(cls, position: Position) -> Known:
+        """Everything up to `position`: what a bot knows that keeps one number."""
+        return cls(position.epoch, position.offset)
+
+    @property
+    def position(self) -> Position:
+        """Where to resume."""
+        return Position(self.epoch, self.base)
+
+    def of(self, stream: Stream) -> int:
+        """Up to where `stream` was acted on or declared lost."""
+        return max(self.base, self.last.get(stream, 0))
