@@ -37,7 +37,7 @@ def main() -> int:
             if not arguments.keep_going:
                 return 1
             continue
-        for name in ("acked", "effects", "lost", "deaths", "turns", "virtual_s"):
+        for name in ("acked", "effects", "lost", "repeated", "deaths", "turns", "virtual_s"):
             total[name] += getattr(figures, name)
     seconds = time.perf_counter() - begun
     print(f"{arguments.schedules} schedules, {arguments.schedules / seconds:.0f} a second: {dict(total)}")

@@ -11,6 +11,8 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+import orjson
+
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Appended, Damaged, Found, LogState, Page, Query, Read, matches
 from hub.protocol.envelope import Position
@@ -39,9 +41,15 @@ class Record:
     mid: str
     damaged: bool = False
 
+    name: tuple[str, str] = field(init=False)
+    """What the message is by its content, whatever id its writer gave it."""
+
+    def __post_init__(self) -> None:
+        self.name = (self.publisher, orjson.loads(self.body)["buy_tag"])
+
     @property
-    def name(self) -> tuple[str, str]:
-        """What a message is known by for ever."""
+    def id(self) -> tuple[str, str]:
+        """What a log tells a repetition by."""
         return (self.publisher, self.mid)
 
     def slot(self, epoch: str) -> Entry | Damaged:
@@ -90,7 +98,7 @@ class Disk:
     def _index(self, record: Record) -> None:
         self.head = record.offset
         self.last[record.bot, record.topic] = record.offset
-        self.ids[record.name] = record
+        self.ids[record.id] = record
         self._remember(record)
 
     def _remember(self, record: Record) -> None:
@@ -112,7 +120,7 @@ class Disk:
         self.head = self.records[-1].offset if self.records else self.floor
         for record in torn:
             self.last[record.bot, record.topic] = record.prev
-            del self.ids[record.name]
+            self.ids.pop(record.id, None)
         for record in torn:
             self.last[record.bot, record.topic] = min(record.prev, self.last[record.bot, record.topic])
 
@@ -135,7 +143,7 @@ class Disk:
             old = self.records.pop(0)
             self.floor = old.offset
             self.removed_ts[old.publisher] = max(old.ts, self.removed_ts.get(old.publisher, -1))
-            del self.ids[old.name]
+            self.ids.pop(old.id, None)
 
 
 class SimLog:

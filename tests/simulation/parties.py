@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from consumer.client import Client
@@ -22,9 +22,10 @@ from hub.core.engine import CoreLimits
 from hub.node import Node, NodeLimits
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import Delivery, Lost
+from hub.protocol.known import Known
+from hub.protocol.localbot import Advanced, Delivery, Lost
 from hub.protocol.principal import Principal
-from tests.simulation.ledger import Disk, SimLog
+from tests.simulation.ledger import Disk
 from tests.simulation.schedule import Reader
 
 if TYPE_CHECKING:
@@ -267,52 +268,57 @@ class WriterProcess(Process):
 
 @dataclass(frozen=True)
 class Effect:
-    """What a reader's bot did, durably: on a message, or on the word that something is lost."""
+    """What a reader's bot did, durably: on a message (`name`), on the word that something is lost, or on a new beginning."""
 
-    mid: tuple[str, str] | None
-    position: Position | None
+    name: tuple[str, str] | None = None
+    position: Position | None = None
     lost: Lost | None = None
-    epoch: str | None = None
-    stored: int = 0
-    """How many records the ledger ever had when the loss was told."""
+    anew: Position | None = None
 
 
 @dataclass
 class Shelf:
-    """What a reader has on disk: its effects and its position, changed together by `commit` or not at all."""
+    """What a reader has on disk: its effects and what it knows of the ledger, changed together by `commit` or not at all."""
 
     effects: list[Effect] = field(default_factory=list)
-    position: Position | None = None
+    known: Known | None = None
     _effects: list[Effect] = field(default_factory=list)
-    _position: Position | None = None
+    _known: Known | None = None
 
     def act(self, effect: Effect) -> None:
+        """Do something; it is not durable yet."""
         self._effects.append(effect)
 
-    def move(self, position: Position) -> None:
-        self._position = position
+    def move(self, known: Known) -> None:
+        """Know more; it is not durable yet."""
+        self._known = known
 
-    def commit(self) -> None:
-        self.effects += self._effects
-        self.position = self._position or self.position
+    def commit(self) -> list[Effect]:
+        """Make durable what was done and what is known; returns what was done."""
+        done = self._effects
+        self.effects += done
+        self.known = self._known or self.known
         self.rollback()
+        return done
 
     def rollback(self) -> None:
+        """What was not committed never was."""
         self._effects = []
-        self._position = None
+        self._known = None
 
 
 class _Client(Client):
-    """A client that lets the checks see what its receiver is told."""
+    """A client whose receiver may have a bug, and whose alarms are counted."""
 
     def __init__(self, process: ReaderProcess, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.process = process
+        self._process = process
 
     def _hub_state(self, wire: Wire) -> HubState:
         state = super()._hub_state(wire)
-        self.process.state = state
-        return self.process.world.bugs.state(state)
+        self._process.world.bugs.state(state)
+        self._process.states.append(state)
+        return state
 
 
 class ReaderProcess(Process):
@@ -323,10 +329,15 @@ class ReaderProcess(Process):
         self.reader = reader
         self.shelf = Shelf()
         self.start_at: Position | None = None
-        self.state: HubState | None = None
         self.skips = 0
+        self.states: list[HubState] = []
         self.stalled_until = 0.0
         self.client: Client | None = None
+
+    @property
+    def holes(self) -> int:
+        """How often it found that the hub had left something out."""
+        return sum(state.statistics().get("holes", 0) for state in self.states)
 
     def wants(self, message: Message) -> bool:
         """Whether its subscription takes this message."""
@@ -349,7 +360,8 @@ class ReaderProcess(Process):
             self,
             producer,
             settings,
-            position=self.shelf.position,
+            position=self.shelf.known,
+            advances=True,
             inbox=Inbox(INBOX_BYTES),
             dial=self.world.network.dialler(self.name, Principal(name=self.name)),
             random=lambda: rng.random() * 0.1,
@@ -372,38 +384,38 @@ class ReaderProcess(Process):
         await self.point("saved")
 
     def act(self, delivery: Delivery) -> None:
+        """What the bot does."""
         message = delivery.message
         if isinstance(message, Lost):
-            state = self.state
-            epoch = state.positions.epoch if state is not None else None
-            stored = len(self.world.disk.history)
-            self.shelf.act(Effect(None, None, message, epoch, stored))
+            self.world.lost(self, message)
+            self.shelf.act(Effect(lost=message))
+        elif isinstance(message, Advanced) and message.anew:
+            self.shelf.act(Effect(anew=message.position))
         elif delivery.position is not None:
-            record = self.world.delivered(self, delivery)
-            self.shelf.act(Effect(record.name, delivery.position))
+            self.shelf.act(Effect(self.world.delivered(self, delivery), delivery.position))
 
     def move(self, delivery: Delivery) -> None:
-        if delivery.position is not None:
-            self.shelf.move(delivery.position)
-        elif delivery.topic == "connected" and self.shelf.position is None and self.state is not None:
-            positions = self.state.positions
-            assert positions.epoch is not None
-            self.start_at = Position(positions.epoch, positions.base)
-            self.shelf.move(self.start_at)
+        """What is known then."""
+        message, known = delivery.message, self.shelf.known
+        if isinstance(message, Advanced):
+            if known is None or message.anew:
+                self.shelf.move(Known.at(message.position))
+            else:
+                self.shelf.move(replace(known, base=max(known.base, message.position.offset)))
+        elif delivery.position is not None and known is not None and delivery.base is not None:
+            last = {**known.last, (delivery.bot, delivery.topic): delivery.position.offset}
+            self.shelf.move(replace(known, base=max(known.base, delivery.base), last=last))
 
     def commit(self) -> None:
-        for effect in self.shelf._effects:
-            self.world.tell(f"{self.name} acts on {effect.mid or effect.lost} {effect.position}")
-        self.shelf.commit()
+        """It is durable. What is known first is where it began."""
+        began = self.shelf.known is None
+        for effect in self.shelf.commit():
+            self.world.tell(
+                f"{self.name} acts on {effect.name or effect.lost or effect.anew} {effect.position}"
+            )
 
     def _cut_off(self) -> None:
         for link in self.world.network.of(self.name):
             link.client_died(1.0)
         self.shelf.rollback()
         self.client = None
-        self.state = None
-
-
-def default_log(disk: Disk, loop: Any, point: Any) -> SimLog:
-    """The log of a hub without bugs."""
-    return SimLog(disk, loop, point)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["Op", "Reader", "Schedule", "make", "smaller"]
@@ -62,12 +63,13 @@ class Schedule:
         return "\n".join(lines)
 
 
-def make(rng: random.Random) -> Schedule:
-    """A schedule by chance."""
+def make(rng: random.Random, favour: Mapping[str, float] = MappingProxyType({})) -> Schedule:
+    """A schedule by chance. `favour` multiplies how often something happens."""
     writers = rng.choice((1, 1, 2))
     readers = [_reader(rng, i) for i in range(rng.choice((1, 2, 3)))]
     short = rng.random() < 0.3
-    ops = [_op(rng, writers, len(readers)) for _ in range(rng.randint(4, 24))]
+    weights = [weight * favour.get(name, 1.0) for name, weight, _ in _OPS]
+    ops = [_op(rng, weights, writers, len(readers)) for _ in range(rng.randint(4, 24))]
     return Schedule(
         seed=rng.randint(0, 1 << 30),
         writers=writers,
@@ -90,9 +92,9 @@ def _reader(rng: random.Random, number: int) -> Reader:
     )
 
 
-def _op(rng: random.Random, writers: int, readers: int) -> Op:
+def _op(rng: random.Random, weights: list[float], writers: int, readers: int) -> Op:
     after_s = rng.choice((0.0, 0.001, 0.01, 0.1, 0.5, 2.0))
-    kind = rng.choices([name for name, _, _ in _OPS], [weight for _, weight, _ in _OPS])[0]
+    kind = rng.choices([name for name, _, _ in _OPS], weights)[0]
     return Op(after_s, kind, _ARGUMENTS[kind](rng, writers, readers))
 
 
