@@ -1,106 +1,415 @@
-"""Bookmarks: the ledger positions that a local bot has committed, kept in a file for a bot that keeps none itself.
+"""Bookmarks: what a local bot has committed of each producer's ledger, and when that is stored.
 
-A bot that stores the position in the same transaction as its effect returns it from `start` and acts exactly once. For a bot
-that returns None the position is in a file, written after the commit: such a bot sees a message again when the process dies
-in between, so at least once. The file never holds a position whose message the bot has not committed.
+Theory of operation
+-------------------
+A commit is noted in memory at once (`hook`), and so is a base, at its place in the order (`advance`). They are kept in one of
+three places:
+
+- a bot that returned a PositionStore saves each message itself, in the transaction of its effect. What is left to do here is to
+  store a base while no message comes, so that retention does not overtake an idle bot; and to store what it forgot to save.
+- a bot that returned a Position keeps all itself.
+- for any other bot there is a file, written after the commit: it sees a message again when the process dies in between.
+
+Invariants
+----------
+1. What is stored was committed: no message beyond the last commit, no base whose messages were not all committed before.
+2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`).
+3. A base that was not stored is at most EVERY_S old when another one comes; one after a loss, or of a new ledger, is stored at once.
+4. What is held is bounded: per producer the streams since its base, and what the lane holds that was not committed.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
-from consumer.errors import BotFailed, ConfigError
+from consumer.errors import BotFailed, ConfigError, ConsumerError, StoreFailed
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import Delivery
+from hub.protocol.known import Known, Stream
+from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore
 
-__all__ = ["Bookmarks"]
+__all__ = ["EVERY_S", "Bookmarks", "Marks", "read_file"]
 
+log = logging.getLogger(__name__)
+
+EVERY_S = 10.0
 _COMMITS_PER_WRITE = 100
 
 
-class Bookmarks:
-    """The committed positions, by producer. `path` is None when the bot keeps its own. Thread-safe."""
+@dataclass(slots=True)
+class Marks:
+    """A Known that grows."""
 
-    def __init__(self, path: Path, positions: dict[str, Position]) -> None:
-        self.positions = positions
-        self._path: Path | None = path
-        self._lock = threading.Lock()
-        self._unwritten = 0
-        # Of the deliveries in the order in which they were handed over: epochs have none by themselves.
-        self._handed = 0
-        self._committed: dict[str, int] = {}
+    epoch: str
+    base: int
+    last: dict[Stream, int] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path) -> Bookmarks:
-        """What the last run left in the file; none is empty.
+    def of(cls, known: Known) -> Marks:
+        """What an earlier run knew."""
+        return cls(known.epoch, known.base, {s: n for s, n in known.last.items() if n > known.base})
+
+    def known(self) -> Known:
+        """As it is now."""
+        return Known(self.epoch, self.base, dict(self.last))
+
+    @classmethod
+    def before(cls, delivery: Delivery) -> Marks:
+        """Nothing but where the first message of a ledger says that it begins."""
+        assert delivery.position is not None
+        return cls(delivery.position.epoch, _base(delivery))
+
+    def covers(self, delivery: Delivery) -> bool:
+        """Whether a message was known before."""
+        position = delivery.position
+        assert position is not None
+        known = max(self.base, self.last.get((delivery.bot, delivery.topic), 0))
+        return position.epoch == self.epoch and position.offset <= known
+
+    def acted(self, delivery: Delivery) -> None:
+        """A message came, and everything up to its base before it."""
+        position, stream = delivery.position, (delivery.bot, delivery.topic)
+        assert position is not None
+        if position.epoch != self.epoch:
+            self.epoch, self.base, self.last = position.epoch, 0, {}
+        self._rise(_base(delivery))
+        if position.offset > self.base:
+            self.last[stream] = max(position.offset, self.last.get(stream, 0))
+
+    def advance(self, to: Advanced) -> bool:
+        """A base came; whether it is one of a new ledger."""
+        anew = to.anew or to.position.epoch != self.epoch
+        if anew:
+            self.epoch, self.base, self.last = to.position.epoch, to.position.offset, {}
+        else:
+            self._rise(to.position.offset)
+        return anew
+
+    def _rise(self, base: int) -> None:
+        if base > self.base:
+            self.base = base
+            self.last = {stream: n for stream, n in self.last.items() if n > base}
+
+
+def _base(delivery: Delivery) -> int:
+    """Where to resume from once all before this was acted on. Who knows no base has one number: all up to the message."""
+    assert delivery.position is not None
+    return delivery.base if delivery.base is not None else delivery.position.offset
+
+
+class _Keeper(Protocol):
+    """Where what is committed is kept. `blocking`: its methods are to be called in a thread of their own."""
+
+    blocking: bool
+    commits_per_write: int
+
+    def saved(self, delivery: Delivery) -> bool:
+        """Whether the bot has done it itself."""
+
+    def store(self, changed: Mapping[str, Known], anew: frozenset[str]) -> None:
+        """Make it durable; what is `anew` replaces what was stored."""
+
+
+@dataclass(slots=True)
+class _Unstored:
+    """What of a producer is not stored yet: messages, a base, and whether that is to be at once or replaces what is stored."""
+
+    messages: int = 0
+    base: bool = False
+    urgent: bool = False
+    anew: bool = False
+
+
+class Bookmarks:
+    """What is committed, by producer. `known` is thread-safe, and so are the hooks; `settle` belongs to where `handle` runs.
+
+    `clock` is a monotonic time in s.
+    """
+
+    def __init__(
+        self,
+        keeper: _Keeper,
+        starts: Mapping[str, Known],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keeper = keeper
+        self._clock = clock
+        self._marks = {name: Marks.of(known) for name, known in starts.items()}
+        self._unstored: dict[str, _Unstored] = {}
+        self._stored_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._storing = threading.Lock()
+        # Of the deliveries in the order in which they were handed over: epochs have none by themselves.
+        self._handed = 0
+        self._pending: dict[str, deque[tuple[int, Delivery]]] = {}
+
+    @classmethod
+    def of_file(cls, path: Path, filed: Mapping[str, Known], **options: Any) -> Bookmarks:
+        """They are kept in the file, in which `filed` was found."""
+        return cls(_File(path, filed), filed, **options)
+
+    @classmethod
+    def of_position(
+        cls, start: Position, filed: Mapping[str, Known], producers: Iterable[str], **options: Any
+    ) -> Bookmarks:
+        """The bot keeps one number itself. It belongs to the producers that the file knows by its epoch, or else to any."""
+        names = list(producers)
+        known = [name for name in names if name in filed and filed[name].epoch == start.epoch]
+        return cls(_Nowhere(), dict.fromkeys(known or names, Known.at(start)), **options)
+
+    @classmethod
+    def of_store(
+        cls,
+        store: PositionStore,
+        path: Path,
+        filed: Mapping[str, Known],
+        producers: Iterable[str],
+        **options: Any,
+    ) -> Bookmarks:
+        """The bot keeps them itself. What the file has, of a time before the bot did, moves into the store.
 
         Raises:
-            ConfigError: the file cannot be read.
+            ConsumerError: the store cannot be used.
         """
-        try:
-            stored = json.loads(path.read_text())
-            positions = {name: Position(str(e), int(o)) for name, (e, o) in stored["positions"].items()}
-        except FileNotFoundError:
-            positions = {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            raise ConfigError(
-                "--data-dir", f"{path} cannot be read; without it the bot begins with what is live"
-            ) from None
-        return cls(path, positions)
+        starts: dict[str, Known] = {}
+        keeper = _Store(store)
+        for name in dict.fromkeys([*producers, *filed]):
+            known = keeper.load(name)
+            if known is None and name in filed:
+                known = filed[name]
+                keeper.store({name: known}, frozenset())
+            if known is not None:
+                starts[name] = known
+        if filed:
+            path.unlink(missing_ok=True)
+            _sync_directory(path.parent)
+        return cls(keeper, starts, **options)
 
-    def take_over(self, start: Position, producers: list[str]) -> None:
-        """The bot stores its position itself. It belongs to the producers known by its epoch, or else to any."""
-        known = [name for name in producers if self._epoch(name) == start.epoch]
-        self.positions = dict.fromkeys(known or producers, start)
-        self._path = None
+    @property
+    def blocking(self) -> bool:
+        """Whether storing is to be done in a thread, instead of where `handle` runs."""
+        return self._keeper.blocking
+
+    @property
+    def known(self) -> dict[str, Known]:
+        """What is committed."""
+        with self._lock:
+            return {name: marks.known() for name, marks in self._marks.items()}
 
     def hook(self, delivery: Delivery) -> Callable[[], None]:
         """What the bot calls when the effect of `delivery` is durable; more than once is once.
 
         Called once for each delivery, in the order of handing over. A commit stands for all that was handed over before.
         """
+        producer = delivery.producer
+        if isinstance(delivery.message, Lost):
+            return lambda: self._told_loss(producer)
         if delivery.position is None:
             return _nothing
-        producer, position = delivery.producer, delivery.position
-        self._handed += 1
-        number = self._handed
+        with self._lock:
+            self._handed += 1
+            number = self._handed
+            self._pending.setdefault(producer, deque()).append((number, delivery))
+        return lambda: self._commit(producer, number)
 
-        def commit() -> None:
-            with self._lock:
-                if number > self._committed.get(producer, 0):
-                    self._committed[producer] = number
-                    self.positions[producer] = position
-                    self._unwritten += 1
+    def advance(self, message: Advanced) -> None:
+        """A base at its place: everything handed over before was committed."""
+        name = message.producer
+        with self._lock:
+            unstored = self._unstored.setdefault(name, _Unstored())
+            marks = self._marks.get(name)
+            if marks is None:
+                self._marks[name] = Marks(message.position.epoch, message.position.offset)
+                unstored.base = unstored.urgent = True
+                return
+            before = marks.base
+            anew = marks.advance(message)
+            unstored.base |= anew or marks.base != before
+            unstored.anew |= anew
+            unstored.urgent |= anew
 
-        return commit
-
-    def write(self, *, idle: bool) -> None:
-        """Store what is committed, when nothing else waits or enough has come together. Blocks for the disk.
+    def settle(self, delivery: Delivery, *, idle: bool) -> None:
+        """`delivery` was handled: store what is committed and due. `idle`: nothing else waits. Blocks for the disk or database.
 
         Raises:
-            BotFailed: the file cannot be written.
+            ConsumerError: it cannot be stored.
         """
-        with self._lock:
-            if (
-                self._path is None
-                or not self._unwritten
-                or not (idle or self._unwritten >= _COMMITS_PER_WRITE)
-            ):
-                return
-            stored = {"version": 1, "positions": {n: [p.epoch, p.offset] for n, p in self.positions.items()}}
-            try:
-                _write_atomically(self._path, json.dumps(stored))
-            except OSError as error:
-                raise BotFailed(f"{self._path}: the position cannot be stored: {error.strerror}") from error
-            self._unwritten = 0
+        if delivery.position is not None and self._keeper.saved(delivery):
+            with self._lock:
+                self._unstored.pop(delivery.producer, None)
+                self._stored_at[delivery.producer] = self._clock()
+        self._store(lambda name, unstored: self._due(name, unstored, idle))
 
-    def _epoch(self, producer: str) -> str | None:
-        position = self.positions.get(producer)
-        return None if position is None else position.epoch
+    def close(self) -> None:
+        """Store all that is committed.
+
+        Raises:
+            ConsumerError: it cannot be stored.
+        """
+        self._store(lambda name, unstored: True)
+
+    def _commit(self, producer: str, number: int) -> None:
+        with self._lock:
+            pending = self._pending[producer]
+            while pending and pending[0][0] <= number:
+                self._acted(pending.popleft()[1])
+
+    def _acted(self, delivery: Delivery) -> None:
+        position, name = delivery.position, delivery.producer
+        assert position is not None
+        marks = self._marks.setdefault(name, Marks.before(delivery))
+        unstored = self._unstored.setdefault(name, _Unstored())
+        unstored.anew |= marks.epoch != position.epoch
+        marks.acted(delivery)
+        unstored.messages += 1
+
+    def _told_loss(self, producer: str) -> None:
+        with self._lock:
+            self._unstored.setdefault(producer, _Unstored()).urgent = True
+
+    def _due(self, name: str, unstored: _Unstored, idle: bool) -> bool:
+        if unstored.messages and (idle or unstored.messages >= self._keeper.commits_per_write):
+            return True
+        if not unstored.base:
+            return False
+        return unstored.urgent or self._clock() - self._stored_at.get(name, -EVERY_S) >= EVERY_S
+
+    def _store(self, due: Callable[[str, _Unstored], bool]) -> None:
+        with self._storing:
+            with self._lock:
+                taken = {n: u for n, u in self._unstored.items() if (u.messages or u.base) and due(n, u)}
+                changed = {name: self._marks[name].known() for name in taken}
+                for name in taken:
+                    del self._unstored[name]
+            if not changed:
+                return
+            self._keeper.store(changed, frozenset(name for name, u in taken.items() if u.anew))
+            now = self._clock()
+            self._stored_at.update(dict.fromkeys(changed, now))
+
+
+class _Nowhere:
+    """For a bot that keeps one number itself."""
+
+    blocking = False
+    commits_per_write = 1
+
+    def saved(self, delivery: Delivery) -> bool:
+        return True
+
+    def store(self, changed: Mapping[str, Known], anew: frozenset[str]) -> None:
+        return None
+
+
+class _Store:
+    """A bot's own store."""
+
+    blocking = False
+    commits_per_write = 1
+
+    def __init__(self, store: PositionStore) -> None:
+        self._store = store
+        self._name = type(store).__name__
+        self._told = False
+
+    def load(self, producer: str) -> Known | None:
+        with self._asked("load"):
+            known = self._store.load(producer)
+        if known is not None and not isinstance(known, Known):
+            raise StoreFailed(f"{self._name}.load: expected a Known or None, got {type(known).__name__}")
+        return known
+
+    def saved(self, delivery: Delivery) -> bool:
+        with self._asked("saved"):
+            saved = self._store.saved(delivery)
+        if not saved and not self._told:
+            self._told = True
+            log.warning(
+                "%s of %s was not saved with its effect; it is saved now, but a crash in between lets it act twice",
+                delivery.topic,
+                delivery.bot,
+            )
+        return saved
+
+    def store(self, changed: Mapping[str, Known], anew: frozenset[str]) -> None:
+        for name, known in changed.items():
+            with self._asked("advance"):
+                self._store.advance(name, known, anew=name in anew)
+
+    @contextmanager
+    def _asked(self, what: str) -> Iterator[None]:
+        """Whatever a store raises ends the run in one line."""
+        try:
+            yield
+        except ConsumerError:
+            raise
+        except Exception as error:
+            raise StoreFailed(f"{self._name}.{what}: {type(error).__name__}: {error}") from error
+
+
+class _File:
+    """positions.json. Names that are not configured now keep their places in it."""
+
+    blocking = True
+    commits_per_write = _COMMITS_PER_WRITE
+
+    def __init__(self, path: Path, positions: Mapping[str, Known]) -> None:
+        self._path = path
+        self._positions = dict(positions)
+
+    def saved(self, delivery: Delivery) -> bool:
+        return False
+
+    def store(self, changed: Mapping[str, Known], anew: frozenset[str]) -> None:
+        self._positions.update(changed)
+        try:
+            _write_atomically(self._path, json.dumps({"version": 2, "positions": _as_json(self._positions)}))
+        except OSError as error:
+            raise BotFailed(f"{self._path}: the position cannot be stored: {error.strerror}") from error
+
+
+def _as_json(positions: Mapping[str, Known]) -> dict[str, Any]:
+    return {
+        name: {"epoch": k.epoch, "base": k.base, "last": [[*stream, n] for stream, n in k.last.items()]}
+        for name, k in positions.items()
+    }
+
+
+def read_file(path: Path) -> dict[str, Known]:
+    """What the last run left in positions.json; no file is empty.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        if stored.get("version", 1) not in (1, 2):
+            raise ConfigError("--data-dir", f"{path} is of a newer version of tradewire")
+        return {name: _known(value) for name, value in stored["positions"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ConfigError(
+            "--data-dir", f"{path} cannot be read; without it the bot begins with what is live"
+        ) from None
+
+
+def _known(value: Any) -> Known:
+    if isinstance(value, list):
+        # Version 1 had one number: every message up to it.
+        epoch, offset = value
+        return Known(epoch, offset)
+    return Known(value["epoch"], value["base"], {(bot, topic): n for bot, topic, n in value["last"]})
 
 
 def _nothing() -> None:
@@ -114,3 +423,15 @@ def _write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename in it durable, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

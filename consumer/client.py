@@ -373,8 +373,8 @@ class Consumer:
     """All producers of a configuration as one async iterator of deliveries, in order of arrival.
 
     `data` holds what all of them sent. `topics` replaces every producer's; `positions` are by producer's name, and as `Client`
-    has them, like `advances`. One producer that refuses for good ends the iteration with its error, as `Client` does: a consumer that trades without one
-    of its producers would be a surprise.
+    has them, like `advances`. One producer that refuses for good ends the iteration with its error, as `Client` does: a consumer
+    that trades without one of its producers would be a surprise.
     """
 
     def __init__(

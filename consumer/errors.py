@@ -18,6 +18,10 @@
     │   ├── Unavailable      nobody's: the bot is busy, gone or in another mode, or the hub is full (429, 502, 503, 504)
     │   └── BadAnswer        the peer's: what it answers is not what REST answers, or too large
     ├── PublishError         the publisher's: one message was refused (`code`, `temporary`)
+    │   └── NotStored        nobody's: the publisher's outbox cannot store it now (full disk)
+    ├── StoreFailed          the local bot's: what it keeps of positions in its database cannot be read or written
+    │   ├── AlreadyActed     a message is saved a second time: its effect must not be either
+    │   └── TakenOver        another run uses the database now
     └── BotFailed            the local bot's: it raised an exception, or did not end
 
 `str(error)` is one line that names what was wrong and what was expected. No token or password is ever part of it.
@@ -26,6 +30,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AlreadyActed",
     "BadAnswer",
     "BadRequest",
     "BotFailed",
@@ -36,10 +41,13 @@ __all__ = [
     "HandshakeFailed",
     "HubRefused",
     "NotFound",
+    "NotStored",
     "OutcomeUnknown",
     "PublishError",
     "Replaced",
     "RestError",
+    "StoreFailed",
+    "TakenOver",
     "TooBig",
     "Unauthorized",
     "Unavailable",
@@ -140,5 +148,24 @@ class PublishError(ConsumerError):
         self.temporary = temporary
 
 
+class NotStored(PublishError):
+    """A message could not be put into the publisher's outbox on disk, and is not sent. Try again with the same mid."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_durable", message, temporary=True)
+
+
 class BotFailed(ConsumerError):
     """The local bot raised an exception or did not end; the text names the bot, what it was doing and the exception."""
+
+
+class StoreFailed(ConsumerError):
+    """A PositionStore cannot be used; the text names the table, or what was expected of the bot."""
+
+
+class AlreadyActed(StoreFailed):
+    """A delivery was saved before. Raised in the transaction of a second effect, which must not be committed."""
+
+
+class TakenOver(StoreFailed):
+    """A later run has loaded the positions. Raised in the transaction of an effect, which must not be committed."""

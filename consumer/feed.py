@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 Deliveries come out of a `Consumer` one at a time and go through a lane (`lane`) to the bot. A ledger message carries its
-position. When `handle` returned, or the bot called `delivery.commit` before, the effect counts as durable; the position is
-then the bot's own matter, if `start` returned one, or is kept in a file (`bookmarks`).
+position. When `handle` returned, or the bot called `delivery.commit` before, the effect counts as durable. What is known of the
+ledger is kept by the bot, in the store that `start` returned, or in a file (`bookmarks`).
 
 A bot may ask for its configuration to be read again (`BotContext.reload`). What can be checked is checked at once, so that a mistake
 leaves everything as it is. Then the run ends as by a signal, and another one begins with the new configuration: another bot, other
@@ -13,7 +13,7 @@ connections, the same data directory, which nobody else can have in between.
 Invariants
 ----------
 1. `handle` sees the deliveries of a producer in the order of the producer.
-2. A ledger message at or below the committed position is not handed over again.
+2. A ledger message that is known in its stream, from an earlier run or this one, is not handed over again.
 3. `stop` is called once after `start` was called, whatever happened; a bot is not started before the one before it has stopped.
 """
 
@@ -34,7 +34,7 @@ import anyio
 
 from consumer.answering import Answering
 from consumer.attachment import Attachment
-from consumer.bookmarks import Bookmarks
+from consumer.bookmarks import Bookmarks, Marks, read_file
 from consumer.client import Consumer
 from consumer.config import ConsumerConfig, PublishConfig
 from consumer.data import ProducerData
@@ -43,7 +43,18 @@ from consumer.lane import Lane, LaneStatistics, failure, lane_to, leaf, stop
 from consumer.publisher import Publication, Publisher
 from hub.protocol.botapi import BotError
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import AskableBot, BotContext, Connected, Delivery, Disconnected, LocalBot, Lost
+from hub.protocol.known import Known
+from hub.protocol.localbot import (
+    Advanced,
+    AskableBot,
+    BotContext,
+    Connected,
+    Delivery,
+    Disconnected,
+    LocalBot,
+    Lost,
+    PositionStore,
+)
 from hub.protocol.messages import AnalyzedDf, FrameKey
 
 __all__ = ["Feed", "run"]
@@ -89,7 +100,7 @@ class Feed:
         self._data_dir = data_dir
         self._read = read
         self._lane: Lane | None = None
-        self._handed: dict[str, Position] = {}
+        self._handed: dict[str, Marks] = {}
 
     async def run(self) -> None:
         """Start the bot, feed it, stop it. Returns after a signal; a cancellation stops the bot, too.
@@ -106,13 +117,13 @@ class Feed:
 
     async def _run_once(self, signalled: asyncio.Event) -> ConsumerConfig | None:
         """One run; returns the configuration to run by next, None after a signal."""
-        bookmarks = Bookmarks.load(self._data_dir / "positions.json")
+        filed = await asyncio.to_thread(read_file, self._positions)
         context = _Context(self._config, self._data_dir, self._read)
         async with _publishing(self._config.publish, context.restated) as publisher:
             context.publisher = publisher
             bot = _made(self._factory)
             try:
-                await self._feed(bot, context, bookmarks, signalled)
+                await self._feed(bot, context, filed, signalled)
             finally:
                 await _stop(bot)
         return None if signalled.is_set() else context.following
@@ -122,11 +133,11 @@ class Feed:
         return self._lane.statistics() if self._lane is not None else LaneStatistics(0, 0, 0, 0, 0)
 
     async def _feed(
-        self, bot: LocalBot, context: _Context, bookmarks: Bookmarks, signalled: asyncio.Event
+        self, bot: LocalBot, context: _Context, filed: dict[str, Known], signalled: asyncio.Event
     ) -> None:
         """Until the signal, or until the bot is to begin anew. Only starting and handing over are cancelled: what closes may take
         its time."""
-        start: Position | None = None
+        start: PositionStore | Position | None = None
 
         async def begin() -> None:
             nonlocal start
@@ -135,10 +146,10 @@ class Feed:
         await _first(begin(), signalled.wait())
         if signalled.is_set():
             return
-        if start is not None:
-            bookmarks.take_over(start, [producer.name for producer in self._config.producers])
-        self._handed = dict(bookmarks.positions)
-        async with Consumer(self._config, positions=bookmarks.positions) as consumer:
+        bookmarks = self._bookmarks(start, filed)
+        known = bookmarks.known
+        self._handed = {name: Marks.of(of) for name, of in known.items()}
+        async with Consumer(self._config, positions=known, advances=True) as consumer:
             context.data = consumer.data
             self._lane = lane = lane_to(bot, bookmarks)
             async with lane, _asked(bot, self._config.publish):
@@ -152,15 +163,32 @@ class Feed:
             if not self._repeated(delivery):
                 await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
 
+    def _bookmarks(self, start: PositionStore | Position | None, filed: dict[str, Known]) -> Bookmarks:
+        producers = [producer.name for producer in self._config.producers]
+        if start is None:
+            return Bookmarks.of_file(self._positions, filed)
+        if isinstance(start, Position):
+            return Bookmarks.of_position(start, filed, producers)
+        return Bookmarks.of_store(start, self._positions, filed, producers)
+
+    @property
+    def _positions(self) -> Path:
+        return self._data_dir / "positions.json"
+
     def _repeated(self, delivery: Delivery) -> bool:
-        """Whether a message of the ledger was handed over before. One order per hub, so one number tells."""
-        position = delivery.position
-        if position is None:
-            return False
-        known = self._handed.get(delivery.producer)
-        if known is not None and known.epoch == position.epoch and position.offset <= known.offset:
-            return True
-        self._handed[delivery.producer] = position
+        """Whether a message of the ledger was handed over before, in this run or, committed, in an earlier one."""
+        producer = delivery.producer
+        handed = self._handed.get(producer)
+        if isinstance(delivery.message, Advanced):
+            if handed is None:
+                at = delivery.message.position
+                self._handed[producer] = Marks(at.epoch, at.offset)
+            else:
+                handed.advance(delivery.message)
+        elif delivery.position is not None:
+            if handed is not None and handed.covers(delivery):
+                return True
+            self._handed.setdefault(producer, Marks.before(delivery)).acted(delivery)
         return False
 
 
@@ -262,16 +290,22 @@ def _made(factory: Callable[[], LocalBot]) -> LocalBot:
     return bot
 
 
-async def _started(bot: LocalBot, context: BotContext) -> Position | None:
+async def _started(bot: LocalBot, context: BotContext) -> PositionStore | Position | None:
     try:
         starting: object = bot.start(context)
         begin = await starting if inspect.isawaitable(starting) else starting
     except (Exception, SystemExit) as error:
         raise failure(bot, "start", error) from error
-    if begin is not None and not isinstance(begin, Position):
+    if begin is None or isinstance(begin, PositionStore):
+        return begin
+    if not isinstance(begin, Position):
         raise BotFailed(
-            f"{type(bot).__name__}.start: expected a Position or None, got {type(begin).__name__}"
+            f"{type(bot).__name__}.start: expected a PositionStore, a Position or None, got {type(begin).__name__}"
         )
+    try:
+        Known.at(begin)
+    except ValueError as error:
+        raise BotFailed(f"{type(bot).__name__}.start: {error}") from None
     return begin
 
 

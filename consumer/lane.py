@@ -8,6 +8,10 @@ HAND_OVER_BYTES (and one delivery that is larger than that by itself).
 
 When the run ends, a `handle` that is at work is let finish, in either lane, for STOP_S; what waits behind it is not begun.
 
+An Advanced passes through the lane like a message, so that its base is noted behind everything that came before it; the bot does
+not see it. What is due is stored behind each delivery, and at the end. A bot's own store is used where its `handle` runs, and not
+after that failed: a half-done transaction may be open there.
+
 Invariants
 ----------
 1. `handle` never runs twice at the same time, and sees the deliveries in the order of `put`.
@@ -35,7 +39,7 @@ import anyio
 from consumer.bookmarks import Bookmarks
 from consumer.errors import BotFailed, ConsumerError
 from hub.frames.columns import Columns
-from hub.protocol.localbot import Delivery, LocalBot
+from hub.protocol.localbot import Advanced, Delivery, LocalBot
 from hub.protocol.messages import AnalyzedDf
 
 __all__ = ["HAND_OVER_BYTES", "STOP_S", "Lane", "LaneStatistics", "failure", "lane_to", "leaf", "stop"]
@@ -86,6 +90,7 @@ class _LoopLane:
         self._bot = bot
         self._bookmarks = bookmarks
         self._handled = 0
+        self._failed = False
         self._scope = anyio.CancelScope()
 
     async def __aenter__(self) -> _LoopLane:
@@ -94,9 +99,25 @@ class _LoopLane:
     async def __aexit__(self, *_: object) -> None:
         # A cancellation must not undo that the bot has committed.
         with anyio.CancelScope(shield=True):
-            await asyncio.to_thread(self._bookmarks.write, idle=True)
+            if self._bookmarks.blocking:
+                await asyncio.to_thread(self._bookmarks.close)
+            elif not self._failed:
+                self._bookmarks.close()
 
     async def put(self, delivery: Delivery) -> None:
+        if isinstance(delivery.message, Advanced):
+            self._bookmarks.advance(delivery.message)
+        else:
+            await self._handle(delivery)
+            if delivery.position is None:
+                return
+        if self._bookmarks.blocking:
+            await asyncio.to_thread(self._bookmarks.settle, delivery, idle=True)
+        else:
+            self._bookmarks.settle(delivery, idle=True)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        self._failed = True
         try:
             # Shielded: half an effect helps nobody. Only `failed` sets a deadline.
             with anyio.CancelScope(shield=True) as self._scope:
@@ -108,9 +129,8 @@ class _LoopLane:
         if self._scope.cancelled_caught:
             raise _stuck(self._bot, "handle")
         delivery.commit()
+        self._failed = False
         self._handled += 1
-        if delivery.position is not None:
-            await asyncio.to_thread(self._bookmarks.write, idle=True)
 
     async def failed(self) -> None:
         try:
@@ -187,7 +207,8 @@ class _ThreadLane:
         except ConsumerError as error:
             self._failure = error
         try:
-            self._bookmarks.write(idle=True)
+            if self._failure is None or self._bookmarks.blocking:
+                self._bookmarks.close()
         except ConsumerError as error:
             self._failure = self._failure or error
         finally:
@@ -202,6 +223,19 @@ class _ThreadLane:
             return None if self._closing else self._queue.popleft()
 
     def _handle(self, delivery: Delivery, size: int) -> None:
+        if isinstance(delivery.message, Advanced):
+            self._bookmarks.advance(delivery.message)
+        else:
+            self._hand_over(delivery)
+        with self._changed:
+            self._bytes -= size
+            self._handled += 1
+            idle = not self._queue
+        if not self._room.is_set():
+            self._loop.call_soon_threadsafe(self._room.set)
+        self._bookmarks.settle(delivery, idle=idle)
+
+    def _hand_over(self, delivery: Delivery) -> None:
         try:
             result = self._bot.handle(delivery)
             if result is not None and inspect.isawaitable(result):
@@ -209,13 +243,6 @@ class _ThreadLane:
         except BaseException as error:
             raise failure(self._bot, _handling(delivery), error) from error
         delivery.commit()
-        with self._changed:
-            self._bytes -= size
-            self._handled += 1
-            idle = not self._queue
-        if not self._room.is_set():
-            self._loop.call_soon_threadsafe(self._room.set)
-        self._bookmarks.write(idle=idle)
 
 
 async def _awaited(result: Awaitable[None]) -> None:

@@ -1,48 +1,40 @@
-"""Publish to a hub from another process: idempotent ids, an outbox until acknowledged.
+"""Publish to a hub from another process: idempotent ids, an outbox until acknowledged, on disk if wanted.
 
-Theory of operation
-===================
+What is sent when is `outbox`'s to decide, and what is on disk `outbox_file`'s; here are the tasks, the socket and the futures.
 
-A message goes into the outbox with an id that stays its own (`mid`), and leaves it when the hub answers. Sending is pipelined: up to
-the hub's `publish_in_flight` messages are unanswered at a time. What is unanswered when a connection ends may have been stored or
-not; silence means unknown. So it is all sent again, in order and with the same mids, and the hub's dedupe makes that harmless for
-ledger messages; rows and whitelists are absolute, so twice is as once; an event may come twice.
+On disk are ledger messages only. A whitelist and rows are absolute and are stated again by whoever publishes them (`restate`), and
+events are best effort: what an earlier process had to say of the moment is of no use to anybody.
 
-A temporary refusal stops sending for as long as the hub asks, then the refused go first. A permanent one ends the message with
-PublishError and nothing else, and so does a temporary one of a message that is expendable.
-
-Invariants
-==========
-
-1. A message is in the outbox from `submit` until it was acknowledged, or refused for good.
-2. Messages are sent in the order of submit; after a reconnect or a refusal the lowest unanswered comes first.
-3. The outbox holds at most `outbox_bytes`, or one message that is larger by itself.
-4. At most the hub's `publish_in_flight` are unanswered.
-
-Source: wire-v2 §6, §8.
+An id that is made up here is a random number of 80 bits, drawn for each Publisher, and the message's number. Of a million Publishers
+of one name two have the same with a probability of 4e-13, and within one no number comes twice; so what is in the file does not
+matter, a copy from a backup included.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+import contextlib
+import hashlib
 import logging
 import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from consumer.connection import Dial, Endpoint, dial
-from consumer.errors import ConnectionFailed, ConsumerError, PublishError
+from consumer.errors import ConnectionFailed, ConsumerError, NotStored, PublishError
+from consumer.outbox import ANSWER_S, IN_FLIGHT, Ack, Answer, Item, Outbox
+from consumer.outbox_file import OutboxFile, Stored
 from consumer.uplink import MESSAGE_BYTES, HubConnection, Sleep, Uplink
 from hub.frames import v2
-from hub.protocol.codec import CODECS, Wire
-from hub.protocol.envelope import Position
-from hub.protocol.errors import BadMessage
+from hub.protocol.codec import CODECS, Wire, decode_body, encode_body
+from hub.protocol.errors import PublishRefused
+from hub.protocol.messages import LEDGER_TOPICS, check_name
 from hub.protocol.values import plain
 
 if TYPE_CHECKING:
@@ -54,18 +46,11 @@ _LOG = logging.getLogger(__name__)
 
 OUTBOX_BYTES = 16 * 1024 * 1024
 FLUSH_S = 5.0
-IN_FLIGHT = 256
+AGAIN_S = 60.0
+"""After a refusal of the token, or of all that this client says: when to try again. The hub may have been given it by then."""
+MOST_MS = (1 << 53) - 1
 _OVERHEAD_BYTES = 600
 _WIRES: Mapping[str, Wire] = {"msgpack": Wire.MSGPACK, "json": Wire.JSON}
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """The hub has the message. `position` for ledger topics, `rev` for state topics; `duplicate`: it had it before."""
-
-    position: Position | None = None
-    rev: int | None = None
-    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +61,8 @@ class Publication:
     (analyzed_df) has `key` and `frame` instead: its rows join the key's window by date, or are the window with `replace`; `la_ms`
     is when it was analyzed (ms since 1970 UTC). `mid` must be unique for this publisher for ever, 1..64 bytes; made up when not
     given. `ts` is when it happened, in ms; now when not given. `expendable`: of the moment only, so that it is given up rather than
-    holding up what follows when the hub refuses it for now.
+    holding up what follows when the hub refuses it for now. `kept`: the caller keeps it by itself until it is acknowledged, so that
+    it need not be on disk here as well.
     """
 
     bot: str
@@ -89,18 +75,24 @@ class Publication:
     mid: str | None = None
     ts: int | None = None
     expendable: bool = False
+    kept: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class _Item:
-    """A message in the outbox. `payload` is its frame; of a dataframe it is made for each connection."""
+class _Message:
+    """What is kept of a message in the outbox.
 
-    number: int
+    `payload` is its frame; of a dataframe it is made for each connection. `waiting`: who wants to know its end. `row` is what is on
+    disk of it, until it is there; `on_disk` that it is, or is on its way there.
+    """
+
     publication: Publication
-    size: int
-    done: asyncio.Future[Ack]
     payload: bytes | None = None
-    sent: bool = False
+    waiting: list[asyncio.Future[Ack]] = field(default_factory=list)
+    storing: asyncio.Future[None] | None = None
+    row: Stored | None = None
+    body_bytes: int = 0
+    on_disk: bool = False
     sent_whole_schema: bool = False
     told: bool = False
 
@@ -111,9 +103,7 @@ class _Session:
 
     hub: HubConnection
     message_bytes: int
-    in_flight_limit: int = IN_FLIGHT
     schemas: set[str] = field(default_factory=set)
-    unanswered: int = 0
 
 
 class Publisher:
@@ -122,13 +112,20 @@ class Publisher:
     It connects and reconnects by itself, with backoff. Leaving the block waits up to 5 s for what is unacknowledged; left by an
     exception, or after that, what is still there is dropped and its futures fail. Belongs to one event loop.
 
+    `outbox` names a file (SQLite) in which ledger messages are kept from `submit` until the hub acknowledged them, so that they
+    survive this process: the next Publisher with that file, at this hub or another node of it, sends first and in order what was
+    left, with the same mids and times. Nothing of them is dropped then at the end of the block. One publisher at a time has the file.
+    What a hub refuses for good stays in it with the reason, as far as there is room. With or without, `outbox_bytes` is the bound of
+    what waits: `submit` waits for room.
+
     A hub keeps whitelists and frames in memory only, so one that restarted has none. `restate`, when given, is called at every
     connection but the first, and what it gives is published like any other: whitelists, and windows with `replace` unset, so
     that rows published meanwhile are not undone. A hub that still has them takes equal rows for no change.
 
-    Raises (from publish, submit and flush, once it is known, and for all messages in the outbox):
+    Raises (from publish, submit and flush, once it is known, and for all messages in the outbox that are not on disk, which wait):
         Unauthorized: the token is refused, also at a second try. HubRefused: not a hub that speaks this protocol.
-        ConfigError: the URL or CA file cannot be used.
+        ConfigError: the URL or CA file cannot be used; at the begin of the block: the outbox cannot.
+    It tries again every minute, since a hub may be given the token or be replaced meanwhile.
     """
 
     def __init__(
@@ -136,6 +133,7 @@ class Publisher:
         url: str,
         token: str | None = None,
         *,
+        outbox: Path | str | None = None,
         name: str = "publisher",
         encoding: Literal["msgpack", "json"] = "msgpack",
         ca_file: str | None = None,
@@ -160,25 +158,27 @@ class Publisher:
             sleep=sleep,
             random=random,
         )
-        self._instance = secrets.token_hex(6)
-        self._outbox: dict[int, _Item] = {}
-        self._unsent: list[int] = []
-        self._bytes = 0
-        self._next = 1
+        self._instance = secrets.token_hex(10)
+        self._outbox: Outbox[_Message] = Outbox(limit_bytes=outbox_bytes)
+        self._file = OutboxFile(Path(outbox), self._committed) if outbox is not None else None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._order = asyncio.Lock()
         self._freed = asyncio.Event()
         self._work = asyncio.Event()
-        self._paused_until = 0.0
         self._message_bytes = MESSAGE_BYTES
         self._session: _Session | None = None
         self._error: BaseException | None = None
+        self._closed = False
         self._counts: Counter[str] = Counter()
         self._restate = restate
         self._restating: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._uplink.run(self._hold), name=f"publisher {self.name}")
+        self._loop = asyncio.get_running_loop()
+        if self._file is not None:
+            self._take_over(self._file)
+        self._task = asyncio.create_task(self._run(), name=f"publisher {self.name}")
         self._task.add_done_callback(self._ended)
         return self
 
@@ -191,12 +191,17 @@ class Publisher:
                 async with asyncio.timeout(FLUSH_S):
                     await self.flush()
         except TimeoutError:
-            _LOG.warning("%s: %d messages are not acknowledged; given up", self._endpoint, len(self._outbox))
+            stay = sum(item.content.on_disk for item in self._outbox)
+            what = f"{stay} of them stay in {self._file.path}" if self._file is not None else "given up"
+            _LOG.warning("%s: %d messages are not acknowledged; %s", self._endpoint, len(self._outbox), what)
         except ConsumerError:
             pass
         finally:
+            self._closed = True
             self._task.cancel()
             await asyncio.wait([self._task])
+            if self._file is not None:
+                await asyncio.to_thread(self._file.close)
 
     # --- publishing
 
@@ -213,6 +218,7 @@ class Publisher:
         mid: str | None = None,
         ts: int | None = None,
         expendable: bool = False,
+        kept: bool = False,
     ) -> Ack:
         """Publish one message (fields as of `Publication`) and wait for its acknowledgement, through reconnects.
 
@@ -232,17 +238,25 @@ class Publisher:
             mid=mid,
             ts=ts,
             expendable=expendable,
+            kept=kept,
         )
         return await (await self.submit(publication))
 
     async def submit(self, publication: Publication) -> asyncio.Future[Ack]:
-        """Put a message into the outbox; waits for room only. The future is its acknowledgement, or raises as `publish`.
+        """Put a message into the outbox; waits for room, and for the disk. The future is its acknowledgement, or raises as `publish`.
 
-        Nobody has to await the future: a refusal is logged too.
+        With an outbox on disk a ledger message is there when this returns; cancelled, it may be. One with a `mid` that is still in the
+        outbox is the same message: its end is this one's, too. Nobody has to await the future: a refusal is logged too.
+
+        Raises:
+            PublishError: a check here refuses it; id_conflict: another message in the outbox has this mid.
+            NotStored: the disk is full, or the like; the message is not sent.
         """
-        parts = self._parts(publication)
-        async with self._order:
-            futures = [await self._enqueue(part) for part in parts]
+        put = await self._put(publication)
+        for message, _ in put:
+            if message.storing is not None:
+                await asyncio.shield(message.storing)
+        futures = [future for _, future in put]
         return futures[0] if len(futures) == 1 else _all_of(futures)
 
     async def publish_many(self, publications: Iterable[Publication]) -> list[Ack]:
@@ -251,8 +265,9 @@ class Publisher:
         Raises:
             PublishError: of the first that was refused, once all were answered; the others are published.
         """
-        futures = [await self.submit(publication) for publication in publications]
-        results = await asyncio.gather(*futures, return_exceptions=True)
+        put = [await self._put(publication) for publication in publications]
+        ends = [_all_of([future for _, future in parts]) for parts in put]
+        results = await asyncio.gather(*ends, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -267,19 +282,25 @@ class Publisher:
             raise self._error
 
     def statistics(self) -> Mapping[str, Any]:
-        """The outbox with its bound, and counters."""
-        session = self._session
+        """The outbox with its bound, and counters; of one on disk its commits and what is kept of refused messages."""
         return {
-            "connected": session is not None,
+            "connected": self._session is not None,
             "outbox_messages": len(self._outbox),
-            "outbox_bytes": self._bytes,
+            "outbox_bytes": self._outbox.bytes,
             "outbox_limit_bytes": self.outbox_bytes,
-            "unanswered": session.unanswered if session is not None else 0,
+            "unanswered": self._outbox.unanswered,
+            "retried": self._outbox.retried,
             **self._uplink.counts,
             **self._counts,
+            **(self._file.statistics() if self._file is not None else {}),
         }
 
-    # --- the outbox
+    # --- into the outbox
+
+    async def _put(self, publication: Publication) -> list[tuple[_Message, asyncio.Future[Ack]]]:
+        parts = self._parts(publication)
+        async with self._order:
+            return [await self._enqueue(part) for part in parts]
 
     def _parts(self, publication: Publication) -> list[Publication]:
         """A frame that is over the hub's limit as several: the first as it was meant, the others join it."""
@@ -296,110 +317,215 @@ class Publisher:
             for a, b in ranges
         ]
 
-    async def _enqueue(self, publication: Publication) -> asyncio.Future[Ack]:
-        item = self._item(publication)
-        while self._outbox and self._bytes + item.size > self.outbox_bytes and self._error is None:
+    async def _enqueue(self, publication: Publication) -> tuple[_Message, asyncio.Future[Ack]]:
+        """Of one caller at a time, so the next number is this message's."""
+        number = self._outbox.next_number
+        publication = replace(publication, mid=publication.mid or f"{self._instance}-{number}")
+        message, size, body = self._made(number, publication)
+        mid = publication.mid if body else None
+        while True:
+            if mid is not None and (same := self._outbox.repeated(mid, body)) is not None:
+                return same.content, self._told_to(same.content)
+            if self._closed or (self._error is not None and not message.on_disk):
+                raise self._error or ConnectionFailed(f"{self._endpoint}: the publisher was closed")
+            if self._outbox.has_room(size):
+                break
+            if self._error is not None:
+                raise self._error
             self._freed.clear()
             await self._freed.wait()
-        if self._error is not None:
-            raise self._error
-        self._outbox[item.number] = item
-        self._bytes += item.size
+        self._outbox.submit(
+            message, size, mid=mid, body=body, expendable=publication.expendable, storing=message.on_disk
+        )
         self._counts["submitted"] += 1
-        heapq.heappush(self._unsent, item.number)
+        if message.row is not None and self._file is not None:
+            message.storing = asyncio.get_running_loop().create_future()
+            message.storing.add_done_callback(_retrieved)
+            self._file.insert(message.row)
+            message.row = None
         self._work.set()
-        return item.done
+        return message, self._told_to(message)
 
-    def _item(self, publication: Publication) -> _Item:
-        number = self._next
-        self._next += 1
-        mid = publication.mid or f"{self._instance}-{number}"
-        item = _Item(number, replace(publication, mid=mid), 0, asyncio.get_running_loop().create_future())
-        item.done.add_done_callback(_retrieved)
+    def _told_to(self, message: _Message) -> asyncio.Future[Ack]:
+        """A future of the message's end, of its own: who cancels it takes nothing from others."""
+        future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_retrieved)
+        message.waiting.append(future)
+        return future
+
+    def _made(self, number: int, publication: Publication) -> tuple[_Message, int, bytes]:
+        """A message, its size in the outbox, and of a ledger message what a repetition must be equal in."""
         if publication.topic == "analyzed_df":
             if publication.frame is None or publication.key is None:
                 raise PublishError("bad_message", "analyzed_df: expected a key and a frame")
-            item.size = publication.frame.nbytes + _OVERHEAD_BYTES
-        else:
-            item.payload = self._encoded(item, {"data": self._plain(publication.data)})
-            item.size = len(item.payload) + _OVERHEAD_BYTES
-        return item
+            return _Message(publication), publication.frame.nbytes + _OVERHEAD_BYTES, b""
+        data = _plain(publication.data)
+        # The frame and the row have the data from here on.
+        message = _Message(
+            replace(publication, data=None), self._encoded(number, publication, {"data": data})
+        )
+        size = len(message.payload or b"") + _OVERHEAD_BYTES
+        if publication.topic not in LEDGER_TOPICS:
+            return message, size, b""
+        text = encode_body(data)
+        if self._file is not None and not publication.kept:
+            message.row = _row(number, publication, text)
+            message.on_disk, message.body_bytes = True, len(text)
+        return message, size, _same(publication.bot, publication.topic, text)
 
-    def _plain(self, data: Any) -> Any:
-        try:
-            return plain(data)
-        except BadMessage as error:
-            raise PublishError(str(error.code), str(error)) from None
-
-    def _encoded(self, item: _Item, body: Mapping[str, Any]) -> bytes:
-        p = item.publication
+    def _encoded(self, number: int, p: Publication, body: Mapping[str, Any]) -> bytes:
         data = {"bot": p.bot, "topic": p.topic, "mid": p.mid, "ts": p.ts, **body}
         try:
-            return CODECS[self._wire].encode({"type": "publish", "id": item.number, "data": data})
-        except BadMessage as error:
+            return CODECS[self._wire].encode({"type": "publish", "id": number, "data": data})
+        except PublishRefused as error:
             raise PublishError(str(error.code), str(error)) from None
 
-    def _frame_payload(self, item: _Item, session: _Session) -> bytes:
-        p = item.publication
+    def _frame_payload(self, item: Item[_Message], session: _Session) -> bytes:
+        message = item.content
+        p = message.publication
         assert p.frame is not None
         assert p.key is not None
         schema = p.frame.schema
-        item.sent_whole_schema = schema.id not in session.schemas
+        message.sent_whole_schema = schema.id not in session.schemas
         session.schemas.add(schema.id)
         data: dict[str, Any] = {"la_ms": p.la_ms if p.la_ms is not None else p.ts}
         if p.replace:
             data |= {"n": p.frame.n, "cols": v2.to_columns(p.frame, self._kind)}
         else:
             data["rows"] = v2.to_rows(p.frame, self._kind)
-        named = schema.data() if item.sent_whole_schema else schema.id
-        return self._encoded(item, {"key": list(p.key), "schema": named, "data": data})
+        named = schema.data() if message.sent_whole_schema else schema.id
+        return self._encoded(item.number, p, {"key": list(p.key), "schema": named, "data": data})
 
-    def _settle(self, item: _Item, result: Ack | ConsumerError) -> None:
-        self._outbox.pop(item.number, None)
-        self._bytes -= item.size
+    # --- the outbox on disk
+
+    def _take_over(self, file: OutboxFile) -> None:
+        """What an earlier publisher left comes before all else."""
+        left = file.open()
+        self._outbox = Outbox(limit_bytes=self.outbox_bytes, first=file.next_number)
+        for row in left:
+            self._restore(file, row)
+        if self._outbox:
+            _LOG.info(
+                "%s: %d messages of an earlier run wait in %s", self._endpoint, len(self._outbox), file.path
+            )
+
+    def _restore(self, file: OutboxFile, row: Stored) -> None:
+        publication = Publication(bot=row.bot, topic=row.topic, mid=row.mid, ts=row.ts)
+        text = row.body.encode()
+        body = _same(row.bot, row.topic, text)
+        try:
+            payload = self._encoded(row.number, publication, {"data": decode_body(text)})
+            if self._outbox.repeated(row.mid, body) is not None:
+                file.remove(row.number)
+                return
+        except PublishError as error:
+            self._log_refusal(publication, error)
+            file.refuse(row.number, len(text), str(error))
+            return
+        message = _Message(publication, payload, body_bytes=len(text), on_disk=True)
+        size = len(payload) + _OVERHEAD_BYTES
+        self._outbox.submit(message, size, mid=row.mid, body=body, number=row.number)
+
+    def _committed(self, numbers: Sequence[int], error: NotStored | None) -> None:
+        """Of the file's thread."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            # A loop that is closed has nobody who waits.
+            self._loop.call_soon_threadsafe(self._stored, numbers, error)
+
+    def _stored(self, numbers: Sequence[int], error: NotStored | None) -> None:
+        for number in numbers:
+            item = self._outbox[number]
+            storing = item.content.storing
+            assert storing is not None
+            if error is None:
+                self._outbox.stored(item)
+                storing.set_result(None)
+                continue
+            self._outbox.not_stored(item)
+            self._counts["not_stored"] += 1
+            storing.set_exception(error)
+            _fail(item.content, error)
+        self._work.set()
         self._freed.set()
-        if isinstance(result, Ack):
+
+    # --- out of the outbox
+
+    def _settle(self, item: Item[_Message], answer: Answer) -> None:
+        """Tell whoever waits, and the disk, what became of a message that left the outbox."""
+        message = item.content
+        self._freed.set()
+        if isinstance(answer, Ack):
             self._counts["acknowledged"] += 1
-            self._counts["duplicates"] += result.duplicate
-            if not item.done.done():
-                item.done.set_result(result)
+            self._counts["duplicates"] += answer.duplicate
+            if message.on_disk and self._file is not None:
+                self._file.remove(item.number)
+            for future in message.waiting:
+                if not future.done():
+                    future.set_result(answer)
             return
         self._counts["refused"] += 1
-        p = item.publication
-        _LOG.warning("%s: %s of %s refused: %s", self._endpoint, p.topic, p.bot, result)
-        if not item.done.done():
-            item.done.set_exception(result)
+        self._log_refusal(message.publication, answer)
+        if message.on_disk and self._file is not None:
+            self._file.refuse(item.number, message.body_bytes, str(answer))
+        _fail(message, answer)
+
+    def _log_refusal(self, p: Publication, error: PublishError) -> None:
+        _LOG.warning("%s: %s of %s refused: %s", self._endpoint, p.topic, p.bot, error)
+
+    def _turned_away(self, error: ConsumerError) -> None:
+        """The hub wants nothing of this publisher: what is not on disk fails."""
+        self._error = error
+        for item in self._outbox:
+            if not item.content.on_disk:
+                self._outbox.end(item)
+                _fail(item.content, error)
+        level = logging.ERROR if self._outbox else logging.INFO
+        _LOG.log(level, "%s; trying again every %d s, %d messages wait", error, AGAIN_S, len(self._outbox))
+        self._freed.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        self._error = error or ConnectionFailed(f"{self._endpoint}: the publisher was closed")
-        for item in self._outbox.values():
-            if not item.done.done():
-                item.done.set_exception(self._error)
+        self._closed = True
+        failure = None if task.cancelled() else task.exception()
+        closed = f"{self._endpoint}: the publisher was closed"
+        self._error = failure or ConnectionFailed(closed)
+        for item in self._outbox:
+            on_disk = item.content.on_disk and self._file is not None
+            told = ConnectionFailed(f"{closed}; the message stays in the outbox") if on_disk else self._error
+            _fail(item.content, failure or told)
         self._freed.set()
         self._stop_restating()
 
-    # --- the connection
+    # --- one connection
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._uplink.run(self._hold)
+            except ConsumerError as error:
+                self._turned_away(error)
+            await self._sleep(AGAIN_S)
 
     async def _hold(self, hub: HubConnection) -> None:
-        session = self._session = _Session(hub, hub.limits.get("message", MESSAGE_BYTES))
-        session.in_flight_limit = hub.limits.get("publish_in_flight", IN_FLIGHT)
+        """Serve one connection until it ends."""
+        self._session = session = _Session(hub, hub.limits.get("message", MESSAGE_BYTES))
+        self._error = None
         self._message_bytes = session.message_bytes
+        self._outbox.connected(hub.limits.get("publish_in_flight", IN_FLIGHT))
         try:
             await self._serve(session)
         finally:
             self._session = None
-            # All that is unanswered is unknown, so all of it is sent again.
-            for item in self._outbox.values():
-                item.sent = False
-            self._unsent = list(self._outbox)
-            heapq.heapify(self._unsent)
+            self._outbox.connection_lost()
 
     async def _serve(self, session: _Session) -> None:
         if self._restate is not None and self._uplink.counts["connections"] > 1:
             self._stop_restating()
             self._restating = asyncio.create_task(self._say_again(self._restate))
-        tasks = [asyncio.create_task(self._read(session)), asyncio.create_task(self._write(session))]
+        tasks = [
+            asyncio.create_task(running)
+            for running in (self._read(session), self._watch(), self._write(session))
+        ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -427,40 +553,53 @@ class Publisher:
     async def _write(self, session: _Session) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            wait_s = self._paused_until - loop.time()
-            if wait_s > 0:
-                await self._sleep(wait_s)
-                continue
-            if not self._unsent or session.unanswered >= session.in_flight_limit:
+            item = self._outbox.next_to_send(loop.time())
+            if item is not None:
+                await self._send(item, session)
+            elif (pause_s := self._outbox.pause_s(loop.time())) > 0:
+                await self._sleep(pause_s)
+            else:
                 self._work.clear()
                 await self._work.wait()
-                continue
-            item = self._outbox.get(heapq.heappop(self._unsent))
-            if item is None or item.sent:
-                continue
-            try:
-                payload = item.payload if item.payload is not None else self._frame_payload(item, session)
-            except PublishError as error:
-                self._settle(item, error)
-                continue
+
+    async def _send(self, item: Item[_Message], session: _Session) -> None:
+        message = item.content
+        try:
+            payload = message.payload if message.payload is not None else self._frame_payload(item, session)
             if len(payload) > session.message_bytes:
-                text = f"{len(payload)} bytes, the hub takes {session.message_bytes}"
-                self._settle(item, PublishError("too_large", text))
-                continue
-            item.sent = True
-            session.unanswered += 1
-            await session.hub.send(payload)
-            self._counts["sent"] += 1
+                raise PublishError(
+                    "too_large", f"{len(payload)} bytes, the hub takes {session.message_bytes}"
+                )
+        except PublishError as error:
+            self._outbox.end(item)
+            self._settle(item, error)
+            return
+        await session.hub.send(payload)
+        self._counts["sent"] += 1
+
+    async def _watch(self) -> None:
+        """Give the connection up when the hub owes an answer for too long, whatever else it sends."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now, overdue_at = loop.time(), self._outbox.overdue_at()
+            if overdue_at is None:
+                # What is sent meanwhile is not due before.
+                overdue_at = now + ANSWER_S
+            elif overdue_at <= now:
+                self._counts["overdue"] += 1
+                raise ConnectionFailed(f"{self._endpoint}: no answer to a message within {ANSWER_S:g} s")
+            await self._sleep(overdue_at - now)
 
     async def _read(self, session: _Session) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             message = await session.hub.receive()
             if message["type"] == "hub.reply":
-                item = self._outbox.get(message.get("id", 0))
-                if item is not None and item.sent:
-                    session.unanswered -= 1
-                    self._work.set()
-                    self._answered(item, message, session)
+                if not self._schema_forgotten(message, session):
+                    ended = self._outbox.answered(message, loop.time())
+                    if ended is not None:
+                        self._settle(*ended)
+                self._work.set()
             elif message["type"] == "hub.error":
                 data = message.get("data")
                 if isinstance(data, dict):
@@ -468,47 +607,58 @@ class Publisher:
                         "%s: the hub says %s: %s", self._endpoint, data.get("code"), data.get("message")
                     )
 
-    def _answered(self, item: _Item, reply: Mapping[str, Any], session: _Session) -> None:
-        if reply.get("ok") is True:
-            self._settle(item, _ack(reply.get("data")))
-            return
+    def _schema_forgotten(self, reply: Mapping[str, Any], session: _Session) -> bool:
+        """Whether a frame may have been refused for a schema that the hub forgot; it is sent again then, once, with the schema."""
+        item = self._outbox.asked(reply)
+        if item is None or item.content.publication.frame is None or reply.get("ok") is True:
+            return False
+        message = item.content
+        session.schemas.discard(item.content.publication.frame.schema.id)
         error = reply.get("error")
-        error = error if isinstance(error, dict) else {}
-        frame = item.publication.frame
-        by_id = frame is not None and not item.sent_whole_schema
-        if frame is not None:
-            # Refused with the schema, or for a schema that the hub forgot.
-            session.schemas.discard(frame.schema.id)
-        temporary = error.get("temporary") is True
-        if temporary and not item.publication.expendable:
-            after = error.get("retry_after_ms")
-            wait_s = after / 1000 if type(after) is int and after >= 0 else 1.0
-            self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + wait_s)
-            self._counts["retried"] += 1
-            self._once_more(item)
-        elif by_id and not item.told:
-            item.told = True
-            self._once_more(item)
-        else:
-            code, text = str(error.get("code")), str(error.get("message"))
-            self._settle(item, PublishError(code, text, temporary=temporary))
-
-    def _once_more(self, item: _Item) -> None:
-        item.sent = False
-        heapq.heappush(self._unsent, item.number)
-        self._work.set()
+        temporary = isinstance(error, Mapping) and error.get("temporary") is True
+        if temporary or message.sent_whole_schema or message.told:
+            return False
+        message.told = True
+        self._outbox.send_again(item)
+        return True
 
 
-def _ack(data: Any) -> Ack:
-    data = data if isinstance(data, dict) else {}
-    epoch, offset, rev = data.get("epoch"), data.get("offset"), data.get("rev")
-    position = Position(epoch, offset) if isinstance(epoch, str) and type(offset) is int else None
-    if isinstance(rev, list) and rev:
-        rev = rev[-1]
-    return Ack(position, rev if type(rev) is int else None, data.get("duplicate") is True)
+def _plain(data: Any) -> Any:
+    try:
+        return plain(data)
+    except PublishRefused as error:
+        raise PublishError(str(error.code), str(error)) from None
 
 
-def _retrieved(future: asyncio.Future[Ack]) -> None:
+def _row(number: int, publication: Publication, text: bytes) -> Stored:
+    """What is stored of a ledger message; nothing that no hub can take ever is."""
+    bot, topic, mid, ts = publication.bot, publication.topic, publication.mid, publication.ts
+    assert ts is not None
+    try:
+        for what, name in (("bot", bot), ("mid", mid)):
+            check_name(what, name)
+    except PublishRefused as error:
+        raise PublishError(str(error.code), str(error)) from None
+    if type(ts) is not int or not 0 <= ts <= MOST_MS:
+        raise PublishError("bad_message", "ts: expected ms since 1970 UTC, a whole number")
+    return Stored(number, bot, topic, str(mid), ts, text.decode())
+
+
+def _same(bot: str, topic: str, text: bytes) -> bytes:
+    """What two ledger messages of one mid must be equal in."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (str(bot).encode(errors="replace"), str(topic).encode(errors="replace"), text):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
+
+
+def _fail(message: _Message, error: BaseException) -> None:
+    for future in message.waiting:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
     """Look at the exception, so that a future that nobody awaits is not complained of."""
     if not future.cancelled():
         future.exception()

@@ -107,10 +107,10 @@ class Delivery:
 class PositionStore(Protocol):
     """Where a bot keeps, in its own database, what it has acted on. It returns one from `start`.
 
-    The bot's part is to save each delivery with a position in the transaction of its effect; how is the store's own
-    (consumer.stores.sqlite, consumer.stores.sqlalchemy). The rest is called by the feed, where `handle` runs (in the bot's thread,
-    or in the event loop), never while `handle` does. Each raises a ConsumerError when the database cannot be used, or when another
-    run has taken the store over.
+    The bot's part is to save each delivery with a position in the transaction of its effect; how, is the store's own
+    (`consumer.stores`). The rest is called by the feed, `load` in the event loop once `start` returned, the others where `handle`
+    runs, never while it does, and not after it failed. Each raises a ConsumerError when the database cannot be used, or when a
+    later run has loaded the positions.
     """
 
     def load(self, producer: str) -> Known | None:

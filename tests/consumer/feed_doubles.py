@@ -7,14 +7,14 @@ import threading
 from collections.abc import Awaitable, Callable
 
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import BotContext, Delivery
+from hub.protocol.localbot import Advanced, BotContext, Delivery, Lost, PositionStore
 from hub.protocol.messages import GenericMessage, Status
 
 
 class Bot:
     """A plain bot; `on` is called with each delivery in the feed's thread."""
 
-    def __init__(self, start: Position | None = None) -> None:
+    def __init__(self, start: PositionStore | Position | None = None) -> None:
         self.begin = start
         self.seen: list[Delivery] = []
         self.stops = 0
@@ -23,7 +23,7 @@ class Bot:
         self.on: Callable[[Delivery], object] = lambda delivery: None
         self.changed = threading.Condition()
 
-    async def start(self, context: BotContext) -> Position | None:
+    async def start(self, context: BotContext) -> PositionStore | Position | None:
         self.context = context
         return self.begin
 
@@ -48,10 +48,33 @@ def event(text: str = "running") -> Delivery:
     return Delivery(producer="hub", bot="alpha", topic="status", message=Status(status=text))
 
 
-def fill(offset: int, *, epoch: str = "e1", producer: str = "hub") -> Delivery:
-    message = GenericMessage(name="entry_fill", data={})
-    position = Position(epoch, offset)
-    return Delivery(producer=producer, bot="alpha", topic="entry_fill", message=message, position=position)
+def fill(
+    offset: int,
+    *,
+    epoch: str = "e1",
+    producer: str = "hub",
+    bot: str = "alpha",
+    topic: str = "entry_fill",
+    base: int | None = None,
+) -> Delivery:
+    return Delivery(
+        producer=producer,
+        bot=bot,
+        topic=topic,
+        message=GenericMessage(name=topic, data={}),
+        position=Position(epoch, offset),
+        base=base,
+    )
+
+
+def advanced(offset: int, *, epoch: str = "e1", producer: str = "hub", anew: bool = False) -> Delivery:
+    message = Advanced(producer=producer, position=Position(epoch, offset), anew=anew)
+    return Delivery(producer=producer, bot=producer, topic="advanced", message=message)
+
+
+def lost(first: int, last: int, *, producer: str = "hub") -> Delivery:
+    message = Lost(producer=producer, topics=(), first=first, last=last, reason="retention")
+    return Delivery(producer=producer, bot=producer, topic="lost", message=message)
 
 
 async def handled(bot: Bot, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ import pytest
 from feed_doubles import AsyncBot, Bot, event, fill, handled
 
 from consumer import feed, lane
+from consumer.bookmarks import read_file
 from consumer.config import ConsumerConfig, ProducerConfig
 from consumer.errors import BotFailed, ConfigError, Unauthorized
 from consumer.feed import Feed
@@ -25,6 +25,7 @@ from consumer.publisher import Ack, Publication
 from hub.frames.columns import Columns
 from hub.protocol.botapi import BotError
 from hub.protocol.envelope import Position
+from hub.protocol.known import Known
 from hub.protocol.localbot import BotContext, Connected, Delivery, Disconnected, Lost
 from hub.protocol.messages import AnalyzedDf, FrameKey
 
@@ -35,11 +36,12 @@ class FakeConsumer:
     """A Consumer over a list: deliveries, exceptions to raise, or callables to await in between."""
 
     script: list[Any]
-    positions: Mapping[str, Position]
+    positions: Mapping[str, Known]
     taken: int
     closed: bool
 
-    def __init__(self, settings: ConsumerConfig, *, positions: Mapping[str, Position]) -> None:
+    def __init__(self, settings: ConsumerConfig, *, positions: Mapping[str, Known], advances: bool) -> None:
+        assert advances
         type(self).positions = dict(positions)
         type(self).taken = 0
         type(self).closed = False
@@ -112,9 +114,8 @@ async def feed_with(bot: Bot, path: Path, *script: Any, settings: ConsumerConfig
     return made
 
 
-def stored(path: Path) -> dict[str, Any]:
-    positions: dict[str, Any] = json.loads((path / "positions.json").read_text())["positions"]
-    return positions
+def stored(path: Path) -> dict[str, Known]:
+    return read_file(path / "positions.json")
 
 
 @pytest.mark.parametrize("kind", [Bot, AsyncBot])
@@ -221,7 +222,7 @@ async def test_a_failing_message_is_not_committed(tmp_path: Path) -> None:
     bot.on = fail
     with pytest.raises(BotFailed):
         await feed_with(bot, tmp_path, fill(1), fill(2), fill(3), asyncio.Event().wait)
-    assert stored(tmp_path) == {"hub": ["e1", 2]}
+    assert stored(tmp_path) == {"hub": Known("e1", 2)}
 
 
 async def test_an_effect_that_the_bot_committed_before_it_failed_is_kept(tmp_path: Path) -> None:
@@ -246,9 +247,9 @@ async def test_the_next_run_goes_on_behind_what_was_committed(kind: type[Bot], t
     await feed_with(bot, tmp_path, fill(4), fill(9), event(), lambda: handled(bot, 3))
     again = kind()
     await feed_with(again, tmp_path, fill(4), fill(9), fill(10), lambda: handled(again, 1))
-    assert FakeConsumer.positions == {"hub": Position("e1", 9)}
+    assert FakeConsumer.positions == {"hub": Known("e1", 9)}
     assert [d.position for d in again.seen] == [Position("e1", 10)]
-    assert stored(tmp_path) == {"hub": ["e1", 10]}
+    assert stored(tmp_path) == {"hub": Known("e1", 10)}
 
 
 async def test_repetitions_within_a_run_are_dropped_also_before_the_commit(tmp_path: Path) -> None:
@@ -266,13 +267,13 @@ async def test_a_new_epoch_begins_anew(tmp_path: Path) -> None:
     bot = Bot()
     await feed_with(bot, tmp_path, fill(9), fill(1, epoch="e2"), lambda: handled(bot, 2))
     assert len(bot.seen) == 2
-    assert stored(tmp_path) == {"hub": ["e2", 1]}
+    assert stored(tmp_path) == {"hub": Known("e2", 1)}
 
 
 async def test_a_bot_that_keeps_its_position_decides(tmp_path: Path) -> None:
     bot = Bot(start=Position("e1", 5))
     await feed_with(bot, tmp_path, fill(5), fill(6), lambda: handled(bot, 1))
-    assert FakeConsumer.positions == {"hub": Position("e1", 5)}
+    assert FakeConsumer.positions == {"hub": Known("e1", 5)}
     assert [d.position for d in bot.seen] == [Position("e1", 6)]
     assert not (tmp_path / "positions.json").exists()
 
@@ -283,7 +284,7 @@ async def test_a_bots_position_belongs_to_the_producer_of_its_epoch(tmp_path: Pa
     script = [fill(1, producer="one"), fill(1, producer="two", epoch="e2"), lambda: handled(first, 2)]
     await feed_with(first, tmp_path, *script, settings=settings)
     await feed_with(Bot(start=Position("e2", 1)), tmp_path, settings=settings)
-    assert FakeConsumer.positions == {"two": Position("e2", 1)}
+    assert FakeConsumer.positions == {"two": Known("e2", 1)}
 
 
 async def test_a_damaged_file_of_positions_is_told(tmp_path: Path) -> None:
@@ -366,7 +367,7 @@ class Exits(Bot):
     [
         (NoHandle, "NoHandle: expected a bot with start, handle and stop; handle is missing"),
         (NeedsMore, "NeedsMore.__init__: TypeError: "),
-        (WrongStart, "WrongStart.start: expected a Position or None, got int"),
+        (WrongStart, "WrongStart.start: expected a PositionStore, a Position or None, got int"),
         (Exits, "Exits.start: SystemExit: bye"),
     ],
 )
@@ -432,7 +433,7 @@ async def test_a_coroutine_is_not_cut_off_by_the_stop(tmp_path: Path) -> None:
     FakeConsumer.script = [fill(1), asyncio.Event().wait]
     assert await feed.run(config(), Halves, data_dir=tmp_path) == 0
     assert halves == [1, 2]
-    assert stored(tmp_path) == {"hub": ["e1", 1]}
+    assert stored(tmp_path) == {"hub": Known("e1", 1)}
 
 
 @pytest.mark.parametrize("kind", [Bot, AsyncBot])
@@ -464,7 +465,7 @@ async def test_a_signal_is_a_clean_stop(kind: type[Bot], number: int, tmp_path: 
     assert await feed.run(config(), lambda: bot, data_dir=tmp_path) == 0
     assert bot.stops == 1
     assert FakeConsumer.closed
-    assert stored(tmp_path) == {"hub": ["e1", 1]}
+    assert stored(tmp_path) == {"hub": Known("e1", 1)}
 
 
 async def test_the_context_publishes_under_the_bots_name(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def bookmarks(tmp_path: Path) -> Bookmarks:
-    return Bookmarks.load(tmp_path / "positions.json")
+    return Bookmarks.of_file(tmp_path / "positions.json", {})
 
 
 async def fails(way: Lane, *deliveries: Delivery) -> str:
@@ -94,4 +94,4 @@ async def test_a_coroutine_that_does_not_end_is_given_up(
     with pytest.raises(ExceptionGroup) as caught:
         await work()
     assert str(lane.leaf(caught.value)) == "Endless.handle: did not return within 0 s of the end of the run"
-    assert bookmarks.positions == {}
+    assert bookmarks.known == {}

@@ -340,7 +340,7 @@ async def test_a_hub_that_stops_and_one_that_restarts() -> None:
         first.end(1012, "retry_after_ms=3000")
         await p.publish("a", "entry_fill", FILL)
         second.end(4400, "why")
-        await until(lambda: p._task is not None and p._task.done())
+        await until(lambda: p._error is not None)
         with pytest.raises(HubRefused, match="4400: why"):
             await p.publish("a", "entry_fill", FILL)
     times = [t for t, _ in dial.attempts]
