@@ -7,23 +7,32 @@ world first, so that no cleanup has an effect, and to be cancelled then.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import sqlite3
 from collections import deque
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from consumer import outbox_file
+from consumer.bookmarks import Bookmarks
 from consumer.client import Client
 from consumer.config import ConsumerConfig, ProducerConfig
-from consumer.errors import ConnectionFailed, PublishError
 from consumer.inbox import Inbox
-from consumer.publisher import Ack, Publication, Publisher
+from consumer.lane import lane_to
+from consumer.outbox import Answer, Item
+from consumer.publisher import Publication, Publisher
 from consumer.state import HubState
+from consumer.stores.sqlite import SqlitePositionStore
 from hub.core.engine import CoreLimits
 from hub.node import Node, NodeLimits
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known
-from hub.protocol.localbot import Advanced, Delivery, Lost
+from hub.protocol.localbot import Delivery, Lost
 from hub.protocol.principal import Principal
 from tests.simulation.ledger import Disk
 from tests.simulation.schedule import Reader
@@ -31,12 +40,25 @@ from tests.simulation.schedule import Reader
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["Effect", "HubProcess", "Message", "Process", "ReaderProcess", "Shelf", "WriterProcess"]
+__all__ = [
+    "Effect",
+    "HubProcess",
+    "Message",
+    "Process",
+    "ReaderProcess",
+    "Shelf",
+    "SimPublisher",
+    "WriterProcess",
+]
 
 INBOX_BYTES = 8192
 HEARTBEAT_MS = 5000
 _SECOND = 0.01
 """No process comes back sooner: the one before must have ended."""
+
+
+class Died(BaseException):
+    """The process ended in the middle of something that is not waiting."""
 
 
 class Process:
@@ -47,25 +69,31 @@ class Process:
         self.loop = world.loop
         self.name = name
         self.up = False
-        self.deaths = 0
+        self.lives = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self._armed: dict[str, tuple[int, float]] = {}
 
     def start(self) -> None:
         """Run it, from what it has on disk."""
         self.up = True
-        self.own(self.loop.create_task(self._run()))
+        self.lives += 1
+        self.own(self.loop.create_task(self._run(self.lives)))
 
-    async def _run(self) -> None:
+    async def _run(self, life: int) -> None:
         try:
             await self._main()
-        except asyncio.CancelledError:
-            raise
+        except (asyncio.CancelledError, Died):
+            pass
         except Exception as error:
-            self.world.violated(f"{self.name} ended: {type(error).__name__}: {error}")
+            if self.alive(life):
+                self.world.violated(f"{self.name} ended: {type(error).__name__}: {error}")
 
     async def _main(self) -> None:
         raise NotImplementedError
+
+    def alive(self, life: int) -> bool:
+        """Whether this life still goes on."""
+        return self.up and self.lives == life
 
     def own(self, task: asyncio.Task[None]) -> None:
         """A task of this process; it ends with it."""
@@ -76,25 +104,34 @@ class Process:
         """Die when this point is passed for the nth time from now."""
         self._armed[point] = (nth, down_s)
 
-    async def point(self, name: str) -> None:
-        """A step is done; perhaps it was the last."""
-        armed = self._armed.get(name)
+    def dies_at(self, point: str) -> bool:
+        """A step is done: whether it was the last, and this process is dead now."""
+        armed = self._armed.get(point)
         if armed is None:
-            return
+            return False
         nth, down_s = armed
         if nth > 1:
-            self._armed[name] = (nth - 1, down_s)
-            return
-        del self._armed[name]
-        self.world.tell(f"{self.name} dies at {name}")
+            self._armed[point] = (nth - 1, down_s)
+            return False
+        del self._armed[point]
+        self.world.tell(f"{self.name} dies at {point}")
         self.die(down_s)
-        await self.loop.create_future()
+        return True
+
+    def step(self, point: str) -> None:
+        """As `dies_at`, in the middle of something."""
+        if self.dies_at(point):
+            raise Died
+
+    async def point(self, name: str) -> None:
+        """As `dies_at`, where it waits."""
+        if self.dies_at(name):
+            await self.loop.create_future()
 
     def die(self, down_s: float) -> None:
         """Now, and come back after `down_s`."""
         if self.up:
             self.up = False
-            self.deaths += 1
             self._cut_off()
             for task in self.tasks:
                 task.cancel()
@@ -175,6 +212,8 @@ class Message:
     topic: str
     number: int
     ts: int
+    kept: bool = False
+    """Whether `submit` returned: it is on the writer's disk."""
     acked: Position | None = None
     refused: str | None = None
 
@@ -190,15 +229,26 @@ class Message:
 
 
 class WriterProcess(Process):
-    """A publisher with an outbox on disk."""
+    """A bot that publishes, through an outbox on disk."""
 
     def __init__(self, world: World, number: int) -> None:
         super().__init__(world, f"w{number}")
-        self.outbox: dict[str, Message] = {}
+        self.disk = sqlite3.connect(":memory:", isolation_level=None)
+        self.disk.executescript(outbox_file._TABLE)
         self.submitted: list[Message] = []
         self.publisher: Publisher | None = None
         self._todo: deque[Message] = deque()
         self._some = asyncio.Event()
+
+    @property
+    def waiting(self) -> set[str]:
+        """The mids in its outbox."""
+        return {row.mid for row in outbox_file._waiting(self.disk)}
+
+    @property
+    def busy(self) -> bool:
+        """Whether it still has something to send."""
+        return not self.up or bool(self._todo) or bool(self.waiting)
 
     def submit(self, bot: str, topic: str) -> None:
         """The bot has something to tell. One that is down has not."""
@@ -209,21 +259,21 @@ class WriterProcess(Process):
             self._some.set()
 
     async def _main(self) -> None:
-        bugs = self.world.bugs
-        rng = random.Random(f"{self.world.schedule.seed}/{self.name}/{self.deaths}")
+        world = self.world
+        rng = random.Random(f"{world.schedule.seed}/{self.name}/{self.lives}")
         principal = Principal(name=self.name, publishes=frozenset({"*"}))
-        self.publisher = bugs.publisher(
+        publisher = self.publisher = world.bugs.publisher(
+            self,
+            rng,
             "ws://hub",
             "token",
             name=self.name,
             encoding=rng.choice(("json", "msgpack")),
-            dial=self.world.network.dialler(self.name, principal),
+            dial=world.network.dialler(self.name, principal),
             random=lambda: rng.random() * 0.1,
             now_ms=self.loop.now_ms,
         )
-        async with self.publisher as publisher:
-            for message in list(self.outbox.values()):
-                await self._send(publisher, message)
+        async with publisher:
             while True:
                 while self._todo:
                     await self._submit(publisher, self._todo.popleft())
@@ -232,35 +282,74 @@ class WriterProcess(Process):
 
     async def _submit(self, publisher: Publisher, message: Message) -> None:
         await self.point("submit")
-        self.outbox[message.mid] = message
         self.submitted.append(message)
         self.world.messages[message.name] = message
-        await self.point("submitted")
-        await self._send(publisher, message)
-
-    async def _send(self, publisher: Publisher, message: Message) -> None:
-        future = await publisher.submit(message.publication)
-        self.own(self.loop.create_task(self._answered(future, message)))
-
-    async def _answered(self, future: asyncio.Future[Ack], message: Message) -> None:
-        try:
-            ack = await future
-        except PublishError as error:
-            message.refused = f"{error.code}: {error}"
-            self.world.tell(f"{message.mid} of {self.name} is refused: {error.code}")
-        except ConnectionFailed:
-            return
-        else:
-            self.world.acked(message, ack)
-        await self.point("acked")
-        self.outbox.pop(message.mid, None)
-        await self.point("deleted")
+        await publisher.submit(message.publication)
+        message.kept = True
 
     def _cut_off(self) -> None:
         for link in self.world.network.of(self.name):
             link.client_died(1.0)
         self._todo.clear()
         self.publisher = None
+
+
+class SimPublisher(Publisher):
+    """A Publisher that tells the world how its messages end, with an outbox on a disk that a test has."""
+
+    def __init__(self, process: WriterProcess, rng: random.Random, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.process = process
+        self._file = _OutboxFile(process, rng, self._committed)
+
+    def _settle(self, item: Item[Any], answer: Answer) -> None:
+        process, mid = self.process, item.content.publication.mid
+        process.world.answered(process.world.messages[process.name, mid], answer)
+        process.step("acked")
+        super()._settle(item, answer)
+
+
+class _OutboxFile(outbox_file.OutboxFile):
+    """The outbox on disk without its thread: commits come a while later, one step at a time."""
+
+    def __init__(self, process: WriterProcess, rng: random.Random, stored: Any) -> None:
+        super().__init__(Path("outbox"), stored, now_ms=process.loop.now_ms)
+        self._process, self._rng = process, rng
+        self._life = process.lives
+        self._due: asyncio.TimerHandle | None = None
+
+    def open(self) -> list[outbox_file.Stored]:
+        self._connection = self._process.disk
+        waiting = outbox_file._waiting(self._connection)
+        self._keep_refused(self._connection.execute(outbox_file._REFUSED))
+        (last,) = self._connection.execute("SELECT max(number) FROM message").fetchone()
+        self.next_number = (last or 0) + 1
+        return waiting
+
+    def _queue(self, change: Any) -> None:
+        change(self._batch)
+        wait_s = self._rng.choice((0.0, 0.0005, 0.02)) if self._batch.urgent else outbox_file.REMOVE_S
+        loop = self._process.loop
+        if self._due is None or self._due.when() > loop.time() + wait_s:
+            if self._due is not None:
+                self._due.cancel()
+            self._due = loop.call_later(wait_s, self._write_one)
+
+    def _write_one(self) -> None:
+        self._due = None
+        process = self._process
+        if not process.alive(self._life) or process.dies_at("storing"):
+            return
+        batch, self._batch = self._batch, outbox_file._Batch()
+        error = self._commit(batch)
+        assert error is None, error
+        if process.dies_at("stored" if batch.inserts else "removed"):
+            return
+        if batch.inserts:
+            self._stored([message.number for message in batch.inserts], None)
+
+    def close(self) -> None:
+        pass
 
 
 # --- readers
@@ -276,35 +365,58 @@ class Effect:
     anew: Position | None = None
 
 
-@dataclass
 class Shelf:
-    """What a reader has on disk: its effects and what it knows of the ledger, changed together by `commit` or not at all."""
+    """What a reader has on disk: a database with the effects of its bot and its positions.
 
-    effects: list[Effect] = field(default_factory=list)
-    known: Known | None = None
-    _effects: list[Effect] = field(default_factory=list)
-    _known: Known | None = None
+    A connection to it is a process's: what that one has not committed is gone with it.
+    """
 
-    def act(self, effect: Effect) -> None:
-        """Do something; it is not durable yet."""
-        self._effects.append(effect)
+    _numbers = itertools.count()
 
-    def move(self, known: Known) -> None:
-        """Know more; it is not durable yet."""
-        self._known = known
+    def __init__(self) -> None:
+        self._where = f"file:shelf{next(self._numbers)}?mode=memory&cache=shared"
+        self._disk = self.connect()
+        self._disk.execute("CREATE TABLE effect (number INTEGER PRIMARY KEY)")
+        self.effects: list[Effect] = []
+        self.start_at: Position | None = None
+        self.epoch: str | None = None
 
-    def commit(self) -> list[Effect]:
-        """Make durable what was done and what is known; returns what was done."""
-        done = self._effects
-        self.effects += done
-        self.known = self._known or self.known
-        self.rollback()
-        return done
+    def connect(self) -> sqlite3.Connection:
+        """A process begins."""
+        return sqlite3.connect(self._where, uri=True, isolation_level=None)
 
-    def rollback(self) -> None:
-        """What was not committed never was."""
-        self._effects = []
-        self._known = None
+    def check(self) -> None:
+        """Raise AssertionError if the effects here are not those that are committed."""
+        (count,) = self._disk.execute("SELECT count(*) FROM effect").fetchone()
+        assert count == len(self.effects), (count, len(self.effects))
+
+    def close(self) -> None:
+        """Throw it away."""
+        self._disk.close()
+
+
+class SimStore(SqlitePositionStore):
+    """The bot's PositionStore, which notes where it began and begins anew."""
+
+    def __init__(self, shelf: Shelf, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self._shelf = shelf
+
+    def load(self, producer: str) -> Known | None:
+        known = super().load(producer)
+        self._shelf.epoch = known.epoch if known is not None else None
+        return known
+
+    def advance(self, producer: str, known: Known, *, anew: bool = False) -> None:
+        super().advance(producer, known, anew=anew)
+        self._note(known.position)
+        if anew:
+            self._connection.execute("INSERT INTO effect DEFAULT VALUES")
+            self._shelf.effects.append(Effect(anew=known.position))
+
+    def _note(self, position: Position) -> None:
+        self._shelf.start_at = self._shelf.start_at or position
+        self._shelf.epoch = position.epoch
 
 
 class _Client(Client):
@@ -328,11 +440,12 @@ class ReaderProcess(Process):
         super().__init__(world, f"r{number}")
         self.reader = reader
         self.shelf = Shelf()
-        self.start_at: Position | None = None
         self.skips = 0
         self.states: list[HubState] = []
         self.stalled_until = 0.0
         self.client: Client | None = None
+        self.connection: sqlite3.Connection | None = None
+        self.store: SimStore | None = None
 
     @property
     def holes(self) -> int:
@@ -345,7 +458,21 @@ class ReaderProcess(Process):
         return message.topic in self.reader.topics and (bots is None or message.bot in bots)
 
     async def _main(self) -> None:
-        rng = random.Random(f"{self.world.schedule.seed}/{self.name}/{self.deaths}")
+        self.connection = self.shelf.connect()
+        self.store = SimStore(self.shelf, self.connection)
+        bookmarks = Bookmarks.of_store(self.store, Path("positions"), {}, ["hub"], clock=self.loop.time)
+        self.client = self._client(bookmarks.known.get("hub"))
+        async with lane_to(_Bot(self), bookmarks) as lane, self.client as client:
+            async for delivery in client:
+                wait_s = max(self.reader.takes_s, self.stalled_until - self.loop.time())
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                self.step("deliver")
+                await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
+                self.step("settled")
+
+    def _client(self, known: Known | None) -> Client:
+        rng = random.Random(f"{self.world.schedule.seed}/{self.name}/{self.lives}")
         producer = ProducerConfig(
             name="hub",
             host="hub",
@@ -356,66 +483,79 @@ class ReaderProcess(Process):
             encoding="msgpack" if self.reader.encoding == "msgpack" else "json",
         )
         settings = ConsumerConfig(producers=(producer,), wait_timeout=6, ping_timeout=2, sleep_time=2)
-        self.client = _Client(
+        return _Client(
             self,
             producer,
             settings,
-            position=self.shelf.known,
+            position=known,
             advances=True,
             inbox=Inbox(INBOX_BYTES),
             dial=self.world.network.dialler(self.name, Principal(name=self.name)),
             random=lambda: rng.random() * 0.1,
         )
-        async with self.client as client:
-            async for delivery in client:
-                wait_s = max(self.reader.takes_s, self.stalled_until - self.loop.time())
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
-                await self.world.bugs.handle(self, delivery)
 
-    async def handle(self, delivery: Delivery) -> None:
-        """Effect and position in one transaction."""
-        await self.point("deliver")
-        self.act(delivery)
-        await self.point("effect")
-        self.move(delivery)
-        await self.point("save")
-        self.commit()
-        await self.point("saved")
+    def handle(self, delivery: Delivery) -> None:
+        """The bot's part: effect and position in one transaction."""
+        with self.transaction():
+            self.act(delivery)
+            self.step("effect")
+            self.save(delivery)
+            self.step("save")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it, or nothing."""
+        connection, self._effects = self.connection, []
+        assert connection is not None
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+        for effect in self._effects:
+            self.world.tell(f"{self.name} acts on {effect.name or effect.lost} {effect.position or ''}")
+        self.shelf.effects += self._effects
+        self.step("saved")
 
     def act(self, delivery: Delivery) -> None:
-        """What the bot does."""
+        """What the bot does, within a transaction."""
         message = delivery.message
         if isinstance(message, Lost):
             self.world.lost(self, message)
-            self.shelf.act(Effect(lost=message))
-        elif isinstance(message, Advanced) and message.anew:
-            self.shelf.act(Effect(anew=message.position))
+            self._effect(Effect(lost=message))
         elif delivery.position is not None:
-            self.shelf.act(Effect(self.world.delivered(self, delivery), delivery.position))
+            self._effect(Effect(self.world.delivered(self, delivery), delivery.position))
 
-    def move(self, delivery: Delivery) -> None:
-        """What is known then."""
-        message, known = delivery.message, self.shelf.known
-        if isinstance(message, Advanced):
-            if known is None or message.anew:
-                self.shelf.move(Known.at(message.position))
-            else:
-                self.shelf.move(replace(known, base=max(known.base, message.position.offset)))
-        elif delivery.position is not None and known is not None and delivery.base is not None:
-            last = {**known.last, (delivery.bot, delivery.topic): delivery.position.offset}
-            self.shelf.move(replace(known, base=max(known.base, delivery.base), last=last))
+    def _effect(self, effect: Effect) -> None:
+        assert self.connection is not None
+        self.connection.execute("INSERT INTO effect DEFAULT VALUES")
+        self._effects.append(effect)
 
-    def commit(self) -> None:
-        """It is durable. What is known first is where it began."""
-        began = self.shelf.known is None
-        for effect in self.shelf.commit():
-            self.world.tell(
-                f"{self.name} acts on {effect.name or effect.lost or effect.anew} {effect.position}"
-            )
+    def save(self, delivery: Delivery) -> None:
+        """What is known then, within a transaction."""
+        assert self.store is not None
+        self.store.save(delivery)
+        if delivery.position is not None:
+            base = delivery.base if delivery.base is not None else delivery.position.offset
+            self.store._note(Position(delivery.position.epoch, base))
 
     def _cut_off(self) -> None:
         for link in self.world.network.of(self.name):
             link.client_died(1.0)
-        self.shelf.rollback()
-        self.client = None
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = self.client = None
+
+
+class _Bot:
+    """A LocalBot that copies, or what a test makes of it."""
+
+    def __init__(self, process: ReaderProcess) -> None:
+        self._process = process
+
+    async def start(self, context: Any) -> None:
+        pass
+
+    async def handle(self, delivery: Delivery) -> None:
+        self._process.world.bugs.handle(self._process, delivery)
+
+    async def stop(self) -> None:
+        pass

@@ -13,8 +13,8 @@ __all__ = ["Op", "Reader", "Schedule", "make", "smaller"]
 LEDGER = ("entry_fill", "exit_fill", "entry")
 BOTS = ("a", "b")
 HUB_POINTS = ("append", "written", "fsync", "fsynced", "telling", "read")
-READER_POINTS = ("deliver", "effect", "save", "saved")
-WRITER_POINTS = ("submit", "submitted", "acked", "deleted")
+READER_POINTS = ("deliver", "effect", "save", "saved", "settled")
+WRITER_POINTS = ("submit", "storing", "stored", "acked", "removed")
 
 
 @dataclass(frozen=True)

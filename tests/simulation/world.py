@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import consumer.client
 import consumer.uplink
 import hub.node
-from consumer.publisher import Ack, Publisher
+from consumer.errors import PublishError
+from consumer.outbox import Answer
+from consumer.publisher import Publisher
 from consumer.state import HubState
 from hub.core.ledger import Log
 from hub.node import Node
@@ -31,6 +33,7 @@ from tests.simulation.parties import (
     Message,
     Process,
     ReaderProcess,
+    SimPublisher,
     WriterProcess,
 )
 from tests.simulation.schedule import BOTS, LEDGER, Op, Schedule
@@ -46,19 +49,15 @@ class Violation(AssertionError):
     """A promise was broken; the text has the schedule."""
 
 
-async def _handle(reader: ReaderProcess, delivery: Delivery) -> None:
-    await reader.handle(delivery)
-
-
 @dataclass(frozen=True)
 class Bugs:
     """What the parties are made of. A test plants a bug by another one."""
 
     node: Callable[..., Node] = Node
     log: Callable[..., Log] = SimLog
-    publisher: Callable[..., Publisher] = Publisher
+    publisher: Callable[..., Publisher] = SimPublisher
     state: Callable[[HubState], None] = lambda state: None
-    handle: Callable[[ReaderProcess, Delivery], Awaitable[None]] = _handle
+    handle: Callable[[ReaderProcess, Delivery], None] = ReaderProcess.handle
 
 
 @dataclass
@@ -151,6 +150,8 @@ class World:
             for each, (propagate, level) in zip(loggers, flags, strict=True):
                 each.propagate = propagate
                 each.setLevel(level)
+            for reader in self.readers:
+                reader.shelf.close()
             for (module, name), value in zip(names, before, strict=True):
                 setattr(module, name, value)
         for context in self.loop.unhandled:
@@ -257,15 +258,19 @@ class World:
             if reader.client is not None:
                 assert reader.client._inbox.bytes <= 2 * INBOX_BYTES
 
-    def acked(self, message: Message, ack: Ack) -> None:
-        """A writer was told that its message is durable."""
-        position = ack.position
+    def answered(self, message: Message, answer: Answer) -> None:
+        """A writer was told how its message ended."""
+        if isinstance(answer, PublishError):
+            self.tell(f"{message.name} is refused: {answer.code}")
+            message.refused = message.refused or answer.code
+            return
+        position = answer.position
         if position is None:
             self.violated(f"{message.name} was acknowledged without a position")
             return
         self.tell(f"{message.name} is acknowledged as {position.epoch} {position.offset}")
+        self.figures.acked += message.acked is None
         message.acked = position
-        self.figures.acked += 1
         self._number(position, message.name, "acknowledged")
 
     def delivered(self, reader: ReaderProcess, delivery: Delivery) -> tuple[str, str]:
@@ -282,12 +287,12 @@ class World:
 
     def lost(self, reader: ReaderProcess, lost: Lost) -> None:
         """A reader was told of a loss: what can still be had must not be among it."""
-        known = reader.shelf.known
+        epoch = reader.shelf.epoch
         if lost.first is None:
-            if known is not None and known.epoch == self.disk.epoch:
+            if epoch == self.disk.epoch:
                 self.violated(f"{reader.name} is told of a loss in the epoch that it is in: {lost}")
             return
-        if known is None or known.epoch != self.disk.epoch or reader.skips > 1:
+        if epoch != self.disk.epoch or reader.skips > 1:
             return
         done = {effect.name for effect in reader.shelf.effects}
         for record in self.disk.records:
@@ -328,18 +333,19 @@ class World:
     def _complete(self) -> bool:
         return (
             all(process.up for process in self._processes())
-            and not any(writer.outbox or writer._todo for writer in self.writers)
+            and not any(writer.busy for writer in self.writers)
             and not any(self._missing(reader) for reader in self.readers)
         )
 
     def _at_rest(self) -> None:
         for writer in self.writers:
             for message in writer.submitted:
-                if message.acked is None and message.refused is None and message.mid not in writer.outbox:
-                    self.violated(f"{message.name} is neither acknowledged, refused nor in the outbox")
-            if writer.outbox:
-                self.violated(f"{writer.name} still has {list(writer.outbox)} in its outbox")
+                if message.kept and message.acked is None and message.refused is None:
+                    self.violated(f"{message.name} was submitted, and neither acknowledged nor refused")
+            if writer.waiting:
+                self.violated(f"{writer.name} still has {sorted(writer.waiting)} in its outbox")
         for reader in self.readers:
+            reader.shelf.check()
             missing = self._missing(reader)
             if missing:
                 self.violated(f"{reader.name} has neither got nor been told of {missing}")
@@ -350,7 +356,7 @@ class World:
 
     def _missing(self, reader: ReaderProcess) -> list[tuple[str, str]]:
         """What was acknowledged, is owed to this reader, and neither acted nor was named as lost."""
-        start = reader.start_at
+        start = reader.shelf.start_at
         if start is None:
             return [("", "its start")]
         done = {effect.name for effect in reader.shelf.effects}
@@ -436,7 +442,7 @@ class World:
         effects = [effect for reader in self.readers for effect in reader.shelf.effects]
         figures.effects = sum(effect.lost is None for effect in effects)
         figures.lost = sum(effect.lost is not None for effect in effects)
-        figures.deaths = sum(process.deaths for process in self._processes()) - len(self._processes())
+        figures.deaths = sum(process.lives for process in self._processes()) - len(self._processes())
         figures.turns = self.loop.turns
         figures.epochs = self.disk.epoch_number
         figures.virtual_s = self.loop.time() - virtual.START
