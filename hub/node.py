@@ -669,7 +669,7 @@ class Node:
 
     def _flush_group(self, group: Group) -> None:
         before = set(group.stragglers) if group.stragglers else set()
-        frames, more = self.core.collect(group, FLUSH_BYTES)
+        frames, more = self.core.collect(group, FLUSH_BYTES, self.clock.monotonic())
         if frames:
             self._write_hot(group, frames[0] if len(frames) == 1 else b"".join(frames))
         if more:

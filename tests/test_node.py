@@ -66,9 +66,11 @@ class FakeOutlet:
     def set_listener(self, listener: OutletListener) -> None:
         self.listener = listener
 
-    def take(self) -> list[dict[str, Any]]:
-        """All messages so far; the transport is empty then."""
+    def take(self, *, positions: bool = False) -> list[dict[str, Any]]:
+        """All messages so far, positions only when asked for; the transport is empty then."""
         messages = list(_messages(self.wire, b"".join(self.writes)))
+        if not positions:
+            messages = [message for message in messages if message["type"] != "hub.position"]
         self.writes.clear()
         self.buffered = 0
         if self.listener is not None:
@@ -269,10 +271,10 @@ def test_a_group_that_fails_does_not_take_the_others_with_it(
         _, good = await bench.subscribed("entry_fill")
         collect = bench.node.core.collect
 
-        def failing(group: Any, limit: int) -> Any:
+        def failing(group: Any, *args: Any) -> Any:
             if group is bad.group:
                 raise ValueError("boom")
-            return collect(group, limit)
+            return collect(group, *args)
 
         monkeypatch.setattr(bench.node.core, "collect", failing)
         for _ in range(3):

@@ -15,7 +15,8 @@ by the ring and counted.
 
 Ledger messages have two phases. `accept` validates and returns an `Append` effect; the node gives it to the log; `committed`
 brings the result, and only then is the message delivered and acknowledged. A cursor below the tail yields a `Read` effect,
-which the node answers through `loaded`; replay and live join here and nowhere else, by the one cursor.
+which the node answers through `loaded`; replay and live join here and nowhere else, by the one cursor. What a cursor passed is
+claimed in `hub.position`, so that a client finds every hole and resumes with one number (hub.core.positions).
 
 All methods are synchronous and do no I/O. The node calls them from one thread; between two calls every invariant holds.
 
@@ -23,6 +24,7 @@ Invariants (checked by `check_invariants`)
 ==========================================
 1. A session is in exactly one place: nowhere (no subscription), `group.hot` (cursor is None), or `group.stragglers`.
 2. No cursor is beyond the tail's next offset. A group whose hot sessions are owed something is not `level`, and dirty.
+   A cursor's heads lie in (claimed, ledger).
 3. `due` holds only keys that the subscription takes, and a revision that the receiver really holds (or None).
 4. A marker (new_candle, hub.candle_complete) stands in `due` behind the rows of its key that were published before it.
 5. A message is appended to the tail exactly once, in the order of its offset.
@@ -36,7 +38,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hub.core import notices
+from hub.core import notices, positions
 from hub.core.candles import CandleClock
 from hub.core.entry import Entry
 from hub.core.events import Events
@@ -50,7 +52,7 @@ from hub.protocol.codec import CODECS, Wire, encode_body, frame
 from hub.protocol.errors import BadFrame, Forbidden, Overloaded, PublishRefused, TooLarge
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
-from hub.protocol.subscription import HUB_TOPICS, Projection, Subscription
+from hub.protocol.subscription import HUB_TOPICS, Projection, Resume, Subscription
 
 __all__ = ["Core", "CoreLimits", "Pulled"]
 
@@ -116,7 +118,7 @@ class Core:
         self._keys_of: Counter[str] = Counter()
         self._bytes_of: Counter[str] = Counter()
         self.counters: dict[str, int] = dict.fromkeys(
-            ("published", "refused", "conflated", "dropped", "gaps", "abandoned"), 0
+            ("published", "refused", "conflated", "dropped", "gaps", "abandoned", "positions"), 0
         )
         self._takers: dict[Stream, tuple[Group, ...]] = {}
 
@@ -332,18 +334,33 @@ class Core:
         self._leave(session)
 
     def subscribe(
-        self, session: Session, subscription: Subscription, *, snapshots: bool, earliest: bool = False
-    ) -> None:
+        self,
+        session: Session,
+        subscription: Subscription,
+        *,
+        snapshots: bool,
+        resume: Resume | None = None,
+        earliest: bool = False,
+    ) -> positions.Start:
         """Replace what a session wants, at its own cursor: what stays is not interrupted, what is new starts.
 
-        With `snapshots` every newly wanted state key is owed whole; freqtrade's wire gets changes only. With `earliest` a
-        session without a subscription begins at the ledger's floor instead of its head.
+        What the old subscription owed up to there is claimed first. With `snapshots` every newly wanted state key is owed
+        whole, or its change since the revision in `resume`; freqtrade's wire gets changes only. Where a session without
+        a subscription begins, `resume` and `earliest` (the floor, not the head) say; `self.floor` is to be current.
         """
-        old, cursor = session.group, self._own_cursor(session, earliest=earliest)
+        old = session.group
+        if old is None:
+            head = self.tail.next - 1
+            began = positions.start(self.epoch, min(self.floor, head), head, resume, earliest=earliest)
+            cursor = Cursor(began.offset + 1, replays=began.offset < head)
+        else:
+            cursor = session.cursor or self._cursor_of(old).copy()
+            self._tell_position(session, cursor)
+            began = positions.Start(cursor.ledger - 1)
         self._leave(session)
         if not subscription.items:
             session.page.clear()
-            return
+            return began
         key = (session.wire, subscription)
         group = self.groups.get(key)
         if group is None:
@@ -353,20 +370,26 @@ class Core:
         session.group, session.cursor = group, cursor
         group.stragglers.add(session)
         self._carry_over(cursor, old, group, snapshots=snapshots)
+        if resume is not None and began.recovered:
+            self._take_held(session, cursor, resume)
+        return began
 
-    def _own_cursor(self, session: Session, *, earliest: bool) -> Cursor:
-        if session.cursor is not None:
-            return session.cursor
-        if session.group is not None:
-            return self._cursor_of(session.group).copy()
-        return Cursor(self.floor + 1 if earliest else self.tail.next)
+    def _take_held(self, session: Session, cursor: Cursor, resume: Resume) -> None:
+        """Of keys that the client holds it is owed the change, led by the schema, which it has not heard on this connection."""
+        for key in cursor.due:
+            rev_epoch, n = resume.keys.get(key, ("", 0))
+            cell = self.cells.get(key) or self.values[key]
+            if rev_epoch == cell.rev_epoch and 0 < n <= cell.n:
+                cursor.due[key] = n
+                session.untold.add(key)
 
-    def position(self, session: Session, *, earliest: bool = False) -> int:
-        """The offset up to which a session was served; of its next subscription everything above it follows."""
-        cursor = session.cursor or (self._cursor_of(session.group) if session.group is not None else None)
-        if cursor is not None:
-            return cursor.ledger - 1
-        return self.floor if earliest else self.tail.next - 1
+    def _tell_position(self, session: Session, cursor: Cursor) -> None:
+        """Claim to one session what its own cursor has passed, ahead of what it is told next."""
+        if session.wire is Wire.FREQTRADE:
+            cursor.claim_from(cursor.ledger - 1)
+        elif positions.has_claim(cursor):
+            self.counters["positions"] += 1
+            session.tell(positions.claim(cursor, self.epoch, cursor.claimed_at))
 
     def _carry_over(self, cursor: Cursor, old: Group | None, new: Group, *, snapshots: bool) -> None:
         due = cursor.due
@@ -454,24 +477,27 @@ class Core:
 
     # --- delivery
 
-    def collect(self, group: Group, limit_bytes: int) -> tuple[list[bytes], bool]:
+    def collect(self, group: Group, limit_bytes: int, now: float) -> tuple[list[bytes], bool]:
         """Frames for all hot sessions of a group, in order, about `limit_bytes` of them; and whether more is owed."""
-        if not group.hot or group.cursor.ledger < self.tail.first:
+        cursor = self._cursor_of(group)
+        if not group.hot or cursor.ledger < self.tail.first:
             for session in list(group.hot):
                 self.fall_behind(session)
             self._forward(group)
             return [], False
         frames: list[bytes] = []
-        size = self._ledger(group, group.cursor, frames, limit_bytes)
-        size += self._events(group, group.cursor, None, frames, limit_bytes - size)
-        self._state(group, group.cursor, None, frames, limit_bytes - size)
-        group.level = self._at_tail(group, group.cursor)
+        size = self._ledger(group, cursor, frames, limit_bytes, now)
+        size += self._events(group, cursor, None, frames, limit_bytes - size)
+        self._state(group, cursor, None, frames, limit_bytes - size)
+        group.level = self._at_tail(group, cursor)
         return frames, not group.level
 
     def _forward(self, group: Group) -> None:
         cursor = group.cursor
         group.level = True
         cursor.ledger = self.tail.next
+        cursor.claim_from(self.tail.next - 1)
+        group.owes_position = False
         cursor.due.clear()
         cursor.sending = None
         cursor.events_seen = self.events.count
@@ -485,7 +511,7 @@ class Core:
         group, cursor = session.group, session.cursor
         read = None
         if group is not None and cursor is not None:
-            size += self._ledger(group, cursor, frames, limit_bytes - size, session)
+            size += self._ledger(group, cursor, frames, limit_bytes - size, now, session)
             size += self._events(group, cursor, session, frames, limit_bytes - size)
             # An answer under way is of the revision at which it began: newer rows must come behind it.
             if not (session.requests and session.requests[0].parts is not None):
@@ -493,10 +519,11 @@ class Core:
             read = self._read_for(session, cursor, limit_bytes)
         if size < limit_bytes:
             self._serve_requests(session, frames, limit_bytes - size)
+        level = self._level(session, frames, now)
         if frames:
             session.progress_at = now
             session.sent_at = now
-        return Pulled(frames, read, self._level(session))
+        return Pulled(frames, read, level)
 
     def _read_for(self, session: Session, cursor: Cursor, limit_bytes: int) -> Read | None:
         if session.reading or session.page or cursor.ledger >= self.tail.first:
@@ -513,7 +540,9 @@ class Core:
         # Who unsubscribed meanwhile, and began again at the floor, reads anew from there.
         if cursor is None or session.closing is not None or cursor.ledger < session.read_from:
             return
-        if page.floor >= cursor.ledger and not self._gap(session, cursor, page.floor):
+        # What retention took before core was told of it is not lost yet: it comes with its commit.
+        floor = min(page.floor, self.tail.next - 1)
+        if floor >= cursor.ledger and not self._gap(session, cursor, floor):
             return
         # The log may be ahead of what core was told of; that is delivered when it is.
         entries = [entry for entry in page.entries if cursor.ledger <= entry.offset < self.tail.next]
@@ -521,6 +550,7 @@ class Core:
             session.close(CloseCode.INTERNAL_ERROR, "the log has a hole")
             return
         session.page.extend(entries)
+        cursor.replays = True
 
     def _gap(self, session: Session, cursor: Cursor, floor: int) -> bool:
         """Tell a session what it lost; False when that ends it."""
@@ -528,11 +558,13 @@ class Core:
         if session.wire is Wire.FREQTRADE:
             session.close(CloseCode.SLOW_CONSUMER, "retention overtook this client; fills were lost")
             return False
+        self._tell_position(session, cursor)
         session.tell(notices.gap(self.epoch, cursor.ledger - 1, floor))
         cursor.ledger = floor + 1
+        cursor.claim_from(floor)
         return True
 
-    def _level(self, session: Session) -> bool:
+    def _level(self, session: Session, frames: list[bytes], now: float) -> bool:
         group, cursor = session.group, session.cursor
         if session.control or session.requests or session.reading or session.page:
             return False
@@ -542,8 +574,11 @@ class Core:
             return False
         if not group.hot:
             self._forward(group)
+            group.cursor.take_claim(cursor)
         if not group.level:
             return False
+        if positions.joins_with_a_position(cursor, group.cursor):
+            self._claim(group, cursor, frames, now)
         group.stragglers.discard(session)
         session.cursor = None
         session.lagging_told = False
@@ -562,32 +597,71 @@ class Core:
         return all(cursor.events.get(stream, 1) >= ring.next for stream, ring in group.rings(self.events))
 
     def _ledger(
-        self, group: Group, cursor: Cursor, frames: list[bytes], limit: int, session: Session | None = None
+        self,
+        group: Group,
+        cursor: Cursor,
+        frames: list[bytes],
+        limit: int,
+        now: float,
+        session: Session | None = None,
     ) -> int:
         size = 0
         while session is not None and session.page and size < limit:
             slot = session.page.popleft()
             if isinstance(slot, Damaged):
-                size += self._tell_damaged(group, cursor, slot, frames)
+                size += self._tell_damaged(group, cursor, slot, frames, now)
             else:
-                size += _pass(group, cursor, slot, frames)
-        if size >= limit or cursor.ledger < self.tail.first or cursor.ledger >= self.tail.next:
-            return size
-        for entry in self.tail.since(cursor.ledger):
-            size += _pass(group, cursor, entry, frames)
-            if size >= limit:
-                break
+                size += self._pass(group, cursor, slot, frames, now)
+        if size < limit and self.tail.first <= cursor.ledger < self.tail.next:
+            for entry in self.tail.since(cursor.ledger):
+                size += self._pass(group, cursor, entry, frames, now)
+                if size >= limit:
+                    break
+        return size + self._claim_if_due(group, cursor, frames, now)
+
+    def _pass(self, group: Group, cursor: Cursor, entry: Entry, frames: list[bytes], now: float) -> int:
+        """Send an entry if the group wants it, and move the cursor behind it."""
+        cursor.ledger = entry.offset + 1
+        size = 0
+        if group.wants(entry.stream):
+            cursor.heads[entry.stream] = entry.offset
+            frames.append(entry.frame(group.wire))
+            size = len(frames[-1])
+        if entry.offset - cursor.claimed >= positions.CLAIM_OFFSETS:
+            size += self._claim(group, cursor, frames, now)
         return size
 
-    def _tell_damaged(self, group: Group, cursor: Cursor, slot: Damaged, frames: list[bytes]) -> int:
+    def _claim_if_due(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
+        due = positions.claim_due(cursor, now)
+        if cursor is group.cursor:
+            due, group.owes_position = due or group.owes_position, False
+        elif cursor.replays and cursor.ledger >= self.tail.next:
+            due, cursor.replays = due or positions.has_claim(cursor), False
+        return self._claim(group, cursor, frames, now) if due else 0
+
+    def _claim(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
+        """Claim what a cursor has passed, behind it; on freqtrade's wire nothing is said of it."""
+        position = positions.claim(cursor, self.epoch, now)
+        if group.wire is Wire.FREQTRADE:
+            return 0
+        self.counters["positions"] += 1
+        frames.append(_frame_of(group.wire, position))
+        return len(frames[-1])
+
+    def _tell_damaged(
+        self, group: Group, cursor: Cursor, slot: Damaged, frames: list[bytes], now: float
+    ) -> int:
+        """A slot that the log cannot read: lost to the session, and nothing else is."""
         self.counters["gaps"] += 1
+        size = self._claim(group, cursor, frames, now) if positions.has_claim(cursor) else 0
         cursor.ledger = slot.offset + 1
+        cursor.claim_from(slot.offset)
         if group.wire is Wire.FREQTRADE:
             return 0
         frames.append(
             _frame_of(group.wire, notices.gap(self.epoch, slot.offset - 1, slot.offset, reason="damaged"))
         )
-        return len(frames[-1])
+        return size + len(frames[-1])
 
     def _events(
         self, group: Group, cursor: Cursor, session: Session | None, frames: list[bytes], limit: int
@@ -659,6 +733,9 @@ class Core:
         cell = self.cells.get(key)
         if projection is None:
             return 0
+        if have == (cell or self.values[key]).n:
+            # It is held from before this connection, and nothing has changed since.
+            return self._tell_schema(session, cell, projection, frames) if session and cell else 0
         if cell is None:
             frames.append(self.values[key].frame(group.wire))
         elif group.wire is Wire.FREQTRADE:
@@ -669,7 +746,23 @@ class Core:
             rows = cell.rows_frame(group.wire, projection, have, PART_BYTES[group.wire])
             if rows is None:
                 return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
+            size = self._tell_schema(session, cell, projection, frames) if session is not None else 0
             frames.append(rows)
+            return size + len(rows)
+        return len(frames[-1])
+
+    def _tell_schema(
+        self, session: Session, cell: FrameCell, projection: Projection, frames: list[bytes]
+    ) -> int:
+        """The schema of a key that the client holds from before this connection, ahead of its first rows here."""
+        if cell.state_key not in session.untold:
+            return 0
+        session.untold.discard(cell.state_key)
+        schema = cell.schema(projection)
+        if schema.id in session.schemas:
+            return 0
+        _remember_schema(session, schema.id)
+        frames.append(_frame_of(session.wire, notices.schema_notice(schema)))
         return len(frames[-1])
 
     def _begin_snapshot(
@@ -684,12 +777,11 @@ class Core:
         schema = cell.schema(projection)
         self._bound_held(session)
         cursor.sending = (cell.state_key, cell.n, cell.snapshot(wire, projection, PART_BYTES[wire]))
-        if session is not None and schema.id in session.schemas:
-            return 0
         if session is not None:
-            if len(session.schemas) >= SCHEMAS_TOLD:
-                session.schemas.clear()
-            session.schemas.add(schema.id)
+            session.untold.discard(cell.state_key)
+            if schema.id in session.schemas:
+                return 0
+            _remember_schema(session, schema.id)
         frames.append(_frame_of(wire, notices.schema_notice(schema)))
         return len(frames[-1])
 
@@ -737,13 +829,16 @@ class Core:
         for bot, timeframe, complete in self.candles.tick(now):
             self._complete(bot, timeframe, complete, now_ms)
         touched = []
+        for group in self.groups.values():
+            if group.hot and positions.claim_due(group.cursor, now):
+                self.owe_position(group)
         for session in self.sessions.values():
             self._expire(session, now_ms)
             if session.cursor is not None:
                 self._judge_lag(session, session.cursor, now)
             if now - session.progress_at > SNAPSHOT_IDLE_S:
                 _abandon_snapshots(session)
-            if session.cursor is None and not session.control and now - session.sent_at >= heartbeat_s:
+            if not session.control and now - session.sent_at >= heartbeat_s:
                 self._beat(session, now_ms)
             if session.control or session.closing is not None:
                 touched.append(session)
@@ -756,8 +851,24 @@ class Core:
             session.tell(notices.conflated(len(session.conflated), session.merged))
             session.merged = 0
             session.conflated.clear()
-        else:
+        elif session.group is None:
             session.tell(notices.heartbeat(now_ms))
+        elif session.cursor is None:
+            self.owe_position(session.group)
+        else:
+            self.tell_position(session)
+
+    def owe_position(self, group: Group) -> None:
+        """The hot sessions of a group are to hear where they are, all by one frame."""
+        if group.wire is not Wire.FREQTRADE:
+            group.owes_position = True
+            self.dirty.add(group)
+
+    def tell_position(self, session: Session) -> None:
+        """A session that is served alone is told where it is."""
+        if session.cursor is not None and session.wire is not Wire.FREQTRADE:
+            self.counters["positions"] += 1
+            session.tell(positions.claim(session.cursor, self.epoch, session.cursor.claimed_at))
 
     def _expire(self, session: Session, now_ms: int) -> None:
         expires = session.principal.expires_ms
@@ -859,6 +970,9 @@ class Core:
             assert all(s.cursor is not None and s.group is group for s in group.stragglers)
             for cursor in [group.cursor, *(s.cursor for s in group.stragglers if s.cursor)]:
                 assert cursor.ledger <= self.tail.next
+                assert cursor.claimed < cursor.ledger
+                assert all(cursor.claimed < head < cursor.ledger for head in cursor.heads.values())
+                assert len(cursor.heads) <= positions.CLAIM_OFFSETS
                 self._check_due(group, cursor)
 
     def _check_due(self, group: Group, cursor: Cursor) -> None:
@@ -901,14 +1015,10 @@ def _markers_last(cursor: Cursor) -> None:
     cursor.due = {key: have for key, have in cursor.due.items() if key not in markers} | markers
 
 
-def _pass(group: Group, cursor: Cursor, entry: Entry, frames: list[bytes]) -> int:
-    """Send an entry if the group wants it, and move the cursor behind it."""
-    cursor.ledger = entry.offset + 1
-    if not group.wants((entry.bot, entry.topic)):
-        return 0
-    prepared = entry.frame(group.wire)
-    frames.append(prepared)
-    return len(prepared)
+def _remember_schema(session: Session, schema_id: str) -> None:
+    if len(session.schemas) >= SCHEMAS_TOLD:
+        session.schemas.clear()
+    session.schemas.add(schema_id)
 
 
 def _take_control(session: Session, frames: list[bytes]) -> int:

@@ -177,7 +177,7 @@ class Tail:
         self.bytes = 0
         self.total_bytes = 0
         self.limit_bytes = limit_bytes
-        self.streams: set[tuple[str, str]] = set()
+        self.streams: set[tuple[str, str]] = set(state.streams)
         self._entries: deque[Entry] = deque()
         self._before: deque[int] = deque()
 

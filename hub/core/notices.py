@@ -17,6 +17,7 @@ __all__ = [
     "gap",
     "heartbeat",
     "lagging",
+    "position",
     "schema_notice",
     "token_expiring",
     "welcome",
@@ -88,6 +89,11 @@ def dropped(topics: dict[str, int]) -> dict[str, Any]:
 def gap(epoch: str, first: int, last: int, *, reason: str = "retention") -> dict[str, Any]:
     """Everything in (first, last] is lost to the session: retention overtook it, or the log cannot read it ("damaged")."""
     return {"type": "hub.gap", "epoch": epoch, "from": first, "to": last, "reason": reason}
+
+
+def position(epoch: str, first: int, last: int, heads: list[list[Any]]) -> dict[str, Any]:
+    """Of the subscription, the last messages in (first, last] are `heads` ([bot, topic, offset]); other streams have none there."""
+    return {"type": "hub.position", "epoch": epoch, "from": first, "offset": last, "heads": heads}
 
 
 def lagging(messages: int, size: int, limit: int) -> dict[str, Any]:

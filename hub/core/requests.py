@@ -18,7 +18,7 @@ from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import BadFilter, Forbidden, NotAMessage, RequestError, UnknownRequest
 from hub.protocol.messages import TOPICS, FrameKey
-from hub.protocol.subscription import HUB_TOPICS, Item, Subscription, names_of, parse_want
+from hub.protocol.subscription import HUB_TOPICS, Item, Subscription, names_of, parse_resume, parse_want
 
 __all__ = ["request_id", "respond"]
 
@@ -116,24 +116,33 @@ def _subscribe(
         raise BadFilter(f"want: expected at most {at['items']} items, got {len(want)}")
     if data.get("from", "live") not in ("live", "earliest"):
         raise BadFilter('from: expected "live" or "earliest"')
+    resume = parse_resume(data.get("resume"), at["keys"])
+    if resume is not None and session.group is not None:
+        raise RequestError("resume: this connection has a subscription already; connect anew to resume")
     items, unknown = parse_want(want)
     denied = _denied(session, items)
     items = tuple(item for item in items if item.bots is None or item.bots - set(denied))
     if want and not items:
         raise Forbidden("nothing is left of this subscription", data={"denied": denied})
-    earliest = data.get("from") == "earliest"
-    answer: dict[str, Any] = {
-        "epoch": core.epoch,
-        "offset": core.position(session, earliest=earliest),
-        "recovered": None,
-    }
-    answer |= {
-        "unknown": unknown,
-        "missing": _missing(core, items),
-        "missing_keys": _missing_keys(core, session, items),
-    }
-    _done(session, number, answer | {"denied": denied})
-    core.subscribe(session, Subscription(items, session.principal.reads), snapshots=True, earliest=earliest)
+    began = core.subscribe(
+        session,
+        Subscription(items, session.principal.reads),
+        snapshots=True,
+        resume=resume,
+        earliest=data.get("from") == "earliest",
+    )
+    # The old subscription's last position was told by now, and nothing of the new one is sent before this reply.
+    _done(
+        session,
+        number,
+        {
+            **began.as_data(core.epoch),
+            "unknown": unknown,
+            "missing": _missing(core, items),
+            "missing_keys": _missing_keys(core, session, items),
+            "denied": denied,
+        },
+    )
 
 
 def _denied(session: Session, items: tuple[Item, ...]) -> list[str]:

@@ -25,16 +25,32 @@ REMEMBERED = 256
 class Cursor:
     """What is still owed.
 
-    ledger: the next offset to send. events: the next number of each ring (1 where it is not named). events_seen: how many
-    events the hub had when this cursor was last level with all of them (saves looking at every ring). due: state keys that
-    changed and the revision the receiver holds (None: it needs a snapshot), in the order of sending. sending: a snapshot
-    under way, as (key, its revision, the parts to come).
+    ledger: the next offset to send. claimed: where its last claim ends, or the subscription began; heads: of each wanted stream
+    the last offset passed since then; claimed_at: when a position was last sent (hub.core.positions). replays: it reads the
+    ledger's past, and a position will say where that ends. events: the next number of each ring (1 where it is not named).
+    events_seen: how many events the hub had when this cursor was last level with all of them (saves looking at every ring).
+    due: state keys that changed and the revision the receiver holds (None: it needs a snapshot), in the order of sending.
+    sending: a snapshot under way, as (key, its revision, the parts to come).
     """
 
-    __slots__ = ("due", "events", "events_seen", "ledger", "sending")
+    __slots__ = (
+        "claimed",
+        "claimed_at",
+        "due",
+        "events",
+        "events_seen",
+        "heads",
+        "ledger",
+        "replays",
+        "sending",
+    )
 
-    def __init__(self, ledger: int) -> None:
+    def __init__(self, ledger: int, *, replays: bool = False) -> None:
         self.ledger = ledger
+        self.claimed = ledger - 1
+        self.claimed_at = float("-inf")
+        self.heads: dict[Stream, int] = {}
+        self.replays = replays
         self.events: dict[Stream, int] = {}
         self.events_seen = -1
         self.due: dict[StateKey, int | None] = {}
@@ -42,7 +58,8 @@ class Cursor:
 
     def copy(self) -> Cursor:
         """A cursor at the same place. A snapshot under way is begun again: an iterator cannot be shared."""
-        twin = Cursor(self.ledger)
+        twin = Cursor(self.ledger, replays=self.replays)
+        twin.take_claim(self)
         twin.events = dict(self.events)
         twin.events_seen = self.events_seen
         if self.sending is not None:
@@ -50,6 +67,15 @@ class Cursor:
         for key, have in self.due.items():
             twin.due.setdefault(key, have)
         return twin
+
+    def claim_from(self, offset: int) -> None:
+        """The next claim begins at `offset`: the base of every client that this cursor stands for is assured to be there."""
+        self.claimed = offset
+        self.heads = {}
+
+    def take_claim(self, other: Cursor) -> None:
+        """Go on with the claim of a cursor at the same place of the ledger."""
+        self.claimed, self.claimed_at, self.heads = other.claimed, other.claimed_at, dict(other.heads)
 
 
 class Group:
@@ -65,6 +91,7 @@ class Group:
         "cursor",
         "hot",
         "level",
+        "owes_position",
         "stragglers",
         "subscription",
         "wire",
@@ -75,6 +102,7 @@ class Group:
         self.subscription = subscription
         self.cursor = cursor
         self.level = True
+        self.owes_position = False
         self.hot: dict[Session, None] = {}
         self.stragglers: set[Session] = set()
         self._wants: dict[Stream, bool] = {}
@@ -132,7 +160,8 @@ class FrameRequest:
 class Session:
     """One authenticated connection's state in core. `cursor` is None while it is hot (or has no subscription).
 
-    `attached` tells that it has attached as a bot, so that its results may be large.
+    `attached` tells that it has attached as a bot, so that its results may be large. `untold` are keys that it holds from before
+    this connection, so that it has not heard their schema here yet.
     """
 
     __slots__ = (
@@ -158,6 +187,7 @@ class Session:
         "schemas",
         "sent_at",
         "unanswered",
+        "untold",
         "wire",
         "young",
     )
@@ -177,6 +207,7 @@ class Session:
         self.reading = False
         self.read_from = 0
         self.schemas: set[str] = set()
+        self.untold: set[StateKey] = set()
         self.merged = 0
         self.conflated: set[StateKey] = set()
         self.expiring_told = False

@@ -60,12 +60,21 @@ class Welcome(_Notice, frozen=True, kw_only=True, tag="hub.welcome"):
 
 
 class Gap(_Notice, frozen=True, kw_only=True, tag="hub.gap", rename={"begin": "from", "end": "to"}):
-    """Retention overtook the session: the offsets in (from, to] are lost to it."""
+    """The offsets in (from, to] are lost to the session. `reason`: "retention" overtook it, or the record is "damaged"."""
 
     epoch: str
     begin: int
     end: int
     reason: str
+
+
+class LedgerPosition(_Notice, frozen=True, kw_only=True, tag="hub.position", rename={"begin": "from"}):
+    """Of the subscription, the last messages in (from, offset] are `heads`, each [bot, topic, offset]; others have none there."""
+
+    epoch: str
+    begin: int
+    offset: int
+    heads: list[tuple[str, str, int]]
 
 
 class DroppedData(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +222,7 @@ NOTICES: Mapping[str, type[msgspec.Struct]] = {
     for cls in (
         Welcome,
         Gap,
+        LedgerPosition,
         Dropped,
         Lagging,
         Conflated,

@@ -16,6 +16,7 @@ from hub.protocol.messages import FrameKey
 __all__ = ["FREQTRADE_REQUESTS", "REPLIES", "REQUESTS", "Publish", "PublishItem", "PublishItems"]
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Names = list[str] | Literal["*"] | None
 Count = Annotated[int, msgspec.Meta(ge=1)]
 StateKey = tuple[str, str, list[str]]
@@ -53,10 +54,19 @@ class WantedItem(msgspec.Struct, frozen=True, kw_only=True):
     rows: Count | Literal["*"] | None = None
 
 
+class ResumeData(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of the client, and the state keys that it holds, each as `[bot, topic, key, rev_epoch, n]`."""
+
+    epoch: str
+    offset: Offset
+    keys: list[tuple[str, str, list[str], str, Offset]] = []
+
+
 class SubscribeData(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "from"}):
     """The whole subscription, and where a connection's first one begins in the ledger."""
 
     want: list[WantedItem]
+    resume: ResumeData | None = None
     start: Literal["live", "earliest"] = "live"
 
 
@@ -214,11 +224,16 @@ class Result(_Request, frozen=True, kw_only=True, tag="result"):
 
 
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
-    """All of the ledger with a greater offset follows. The lists say what of the request does not hold, or not yet."""
+    """All of the ledger with a greater offset follows. The lists say what of the request does not hold, or not yet.
+
+    `recovered` false has a `reason` ("retention", "epoch", "future"); `lost` are the first and last offset that retention took.
+    """
 
     epoch: str
     offset: int
     recovered: bool | None
+    reason: str | None = None
+    lost: tuple[int, int] | None = None
     unknown: list[str]
     missing: list[str]
     denied: list[str]

@@ -1,4 +1,4 @@
-"""What a session wants: the filter of a subscription, parsed, checked and matched.
+"""What a session wants: the filter of a subscription, parsed, checked and matched, and where a client was before.
 
 A subscription is hashable: sessions of one wire with an equal subscription and equal rights share frames. Names are matched
 exactly; only `columns` has a pattern (`*`). Pairs are never parsed.
@@ -11,11 +11,21 @@ from typing import Any
 
 import msgspec
 
-from hub.protocol.errors import BadFilter, OverlappingItems
+from hub.protocol.errors import BadFilter, OverlappingItems, RequestError
 from hub.protocol.messages import STATE_TOPICS, TOPICS, DeliveryClass, FrameKey, delivery_class
 from hub.protocol.principal import EVERY_BOT
 
-__all__ = ["HUB_TOPICS", "WHOLE", "Item", "Projection", "Subscription", "names_of", "parse_want"]
+__all__ = [
+    "HUB_TOPICS",
+    "WHOLE",
+    "Item",
+    "Projection",
+    "Resume",
+    "Subscription",
+    "names_of",
+    "parse_resume",
+    "parse_want",
+]
 
 HUB_TOPICS = frozenset({"hub.candle_complete"})
 """The hub's own broadcasts that a client may subscribe to."""
@@ -149,6 +159,52 @@ def _check_state_only(raw: Mapping[str, Any], topics: Iterable[str], path: str) 
         raise BadFilter(
             f"{path}.{narrowed[0]}: not with the ledger topic {ledger[0]}; filter fills in the consumer"
         )
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Where a client was: everything up to `offset` of `epoch`, and the state keys it holds, each with (rev_epoch, n)."""
+
+    epoch: str
+    offset: int
+    keys: Mapping[tuple[str, str, FrameKey | str | None], tuple[str, int]]
+
+
+def parse_resume(raw: Any, max_keys: int) -> Resume | None:
+    """`resume` of a subscribe request; None where there is none. A position is checked for its shape alone: whether it is one
+    of this ledger is for the ledger to say.
+
+    Raises:
+        RequestError: it has another shape; the text names the field.
+    """
+    if raw is None:
+        return None
+    if not isinstance(raw, Mapping):
+        raise RequestError("resume: expected {epoch, offset, keys?}")
+    if not isinstance(raw.get("epoch"), str):
+        raise RequestError("resume.epoch: expected a string")
+    if not _is_offset(raw.get("offset")):
+        raise RequestError("resume.offset: expected an integer from 0 to 2**53-1")
+    keys = raw.get("keys")
+    if keys is not None and (not isinstance(keys, list) or len(keys) > max_keys):
+        raise RequestError(
+            f"resume.keys: expected a list of at most {max_keys} [bot, topic, key, rev_epoch, n]"
+        )
+    return Resume(raw["epoch"], raw["offset"], dict(_held_key(item) for item in keys or ()))
+
+
+def _held_key(raw: Any) -> tuple[tuple[str, str, FrameKey | str | None], tuple[str, int]]:
+    if isinstance(raw, list) and len(raw) >= 5 and isinstance(raw[2], list) and len(raw[2]) in (0, 3):
+        bot, topic, key, rev_epoch, n = raw[:5]
+        texts = (bot, topic, *key, rev_epoch)
+        if all(isinstance(text, str) for text in texts) and _is_offset(n):
+            return (bot, topic, FrameKey(*key) if key else None), (rev_epoch, n)
+    raise RequestError(
+        "resume.keys: expected [bot, topic, [pair, timeframe, candle_type] or [], rev_epoch, n] in each"
+    )
+
+
+def _is_offset(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def names_of(value: Any, path: str) -> frozenset[str] | None:

@@ -33,9 +33,10 @@ def rows(start: int, n: int = 1, value: float = 1.0, **more: Any) -> Columns:
 
 
 class Rig:
-    """Publishes and serves as a node does, without a loop."""
+    """Publishes and serves as a node does, without a loop. Positions are seen only `with_positions`."""
 
-    def __init__(self, *, log_bytes: int = BIG, **limits: Any) -> None:
+    def __init__(self, *, log_bytes: int = BIG, with_positions: bool = False, **limits: Any) -> None:
+        self.with_positions = with_positions
         self.log = MemoryLog("e", log_bytes)
         self.core = Core(LogState("e", 0, 0), "r", CoreLimits(**limits))
         self.now = 0.0
@@ -89,8 +90,8 @@ class Rig:
         got: dict[str, list[bytes]] = {}
         dirty, self.core.dirty = self.core.dirty, set()
         for group in dirty:
-            frames, more = self.core.collect(group, limit)
-            got |= {session.id: frames for session in group.hot}
+            frames, more = self.core.collect(group, limit, self.now)
+            got |= dict.fromkeys([session.id for session in group.hot], self._seen(frames))
             if more:
                 self.core.dirty.add(group)
         self.core.check_invariants()
@@ -102,7 +103,10 @@ class Rig:
         if pulled.read is not None:
             self.core.loaded(session, self.page(pulled.read))
         self.core.check_invariants()
-        return [decode(session.wire, frame) for frame in pulled.frames]
+        return [decode(session.wire, frame) for frame in self._seen(pulled.frames)]
+
+    def _seen(self, frames: list[bytes]) -> list[bytes]:
+        return frames if self.with_positions else [f for f in frames if b"hub.position" not in f[:40]]
 
     def page(self, read: Read) -> Page:
         entries: Sequence[Entry] = [e for e in self.log._entries if e.offset >= read.offset]

@@ -106,6 +106,8 @@ class V2Receiver:
                 self._reply(message)
             elif kind == "hub.gap":
                 self._gap(message)
+            elif kind == "hub.position":
+                self._position(message)
             elif kind == "hub.dropped":
                 self._dropped(message["data"]["topics"])
             elif kind == "hub.schema":
@@ -155,6 +157,20 @@ class V2Receiver:
         self.at = message["to"]
         self.base = max(self.base, self.at)
         self.gaps += 1
+
+    def _position(self, message: dict[str, Any]) -> None:
+        assert self.subscription is not None
+        assert message["epoch"] == self.truth.core.epoch
+        first, last = message["from"], message["offset"]
+        assert first <= last <= self.truth.head
+        assert first <= self.base, f"false alarm: from {first} > base {self.base}"
+        heads = {(bot, topic): offset for bot, topic, offset in message["heads"]}
+        true = {self.truth.ledger[o][0]: o for o in self.truth.wanted(self.subscription, first, last)}
+        assert heads == true, f"a false claim: {heads}, not {true}"
+        for stream, head in heads.items():
+            assert head <= max(self.base, self.last.get(stream, 0)), f"false alarm: head {head} of {stream}"
+        self._reach(last)
+        self.base = max(self.base, last)
 
     def _reply(self, message: dict[str, Any]) -> None:
         if message["id"] not in self.asked:

@@ -18,6 +18,7 @@ from hub.protocol.errors import BadFrame, Forbidden, NotDurable, Overloaded, Too
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import EVERY_BOT, Principal
 from tests.core.doubles import KEY, Rig, rows, split_of
+from tests.core.model import decode
 
 FILLS = {"topics": ["entry_fill", "exit_fill"]}
 FRAMES = {"topics": ["analyzed_df", "new_candle"]}
@@ -36,7 +37,7 @@ def kinds(messages: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize("wire", Wire)
 def test_a_group_gets_the_same_object_encoded_once(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig = Rig()
+    rig = Rig(with_positions=True)
     topics = ("entry_fill", "status", "whitelist", "analyzed_df")
     sessions = [rig.subscribed(*topics, wire=wire) for _ in range(5)]
     made: list[bytes] = []
@@ -55,7 +56,7 @@ def test_a_group_gets_the_same_object_encoded_once(wire: Wire, monkeypatch: pyte
     got = rig.flush()
     assert len({id(got[s.id]) for s in sessions}) == 1
     frames = got[sessions[0].id]
-    assert len(made) == len(frames) == (5 if wire is not Wire.FREQTRADE else 4)
+    assert len(made) == len(frames) == (6 if wire is not Wire.FREQTRADE else 4)
 
 
 def test_a_straggler_gets_the_bytes_of_the_group_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -658,15 +659,18 @@ def test_two_bots_never_mix_on_a_legacy_socket() -> None:
 
 
 def test_heartbeats_reach_whoever_heard_nothing() -> None:
-    rig = Rig()
+    rig = Rig(with_positions=True)
     subscribed, publisher, legacy = rig.subscribed("status"), rig.session(), rig.session(Wire.FREQTRADE)
     assert rig.core.tick(19.0, 7, 20.0) == []
-    assert set(rig.core.tick(20.0, 7, 20.0)) == {subscribed, publisher}
+    assert rig.core.tick(20.0, 7, 20.0) == [publisher]
     assert not legacy.control
     rig.core.tick(21.0, 7, 20.0)
     rig.now = 22.0
-    for session in (subscribed, publisher):
-        assert rig.pull(session) == [{"type": "hub.heartbeat", "data": {"now_ms": 7}}]
+    assert rig.pull(publisher) == [{"type": "hub.heartbeat", "data": {"now_ms": 7}}]
+    assert [decode(subscribed.wire, frame) for frame in rig.flush()[subscribed.id]] == [
+        {"type": "hub.position", "epoch": "e", "from": 0, "offset": 0, "heads": []}
+    ]
+    subscribed.sent_at = 22.0
     assert rig.core.tick(41.0, 8, 20.0) == []
 
 

@@ -294,7 +294,8 @@ class Machine(RuleBasedStateMachine):
             topics = sorted({t for item in want for t in item["topics"]} | {"status"})
             self._legacy(receiver, {"type": "subscribe", "data": topics})
             if session.group is not None:
-                position = self.core.position(session)
+                assert session.cursor is not None
+                position = session.cursor.ledger - 1
                 if receiver.subscription is not None:
                     missed = self.truth.wanted(receiver.subscription, receiver.at, position)
                     assert not missed
@@ -411,7 +412,7 @@ class Machine(RuleBasedStateMachine):
     def flush(self, limit: int) -> None:
         dirty, self.core.dirty = self.core.dirty, set()
         for group in sorted(dirty, key=lambda g: (g.wire, repr(g.subscription))):
-            frames, more = self.core.collect(group, limit)
+            frames, more = self.core.collect(group, limit, self.now)
             for session in list(group.hot):
                 self.receivers[session.id].take(frames)
             if more:

@@ -69,11 +69,13 @@ async def say(websocket: ClientConnection, message: dict[str, Any]) -> None:
     await websocket.send(json.dumps(message))
 
 
-async def heard(websocket: ClientConnection) -> dict[str, Any]:
-    """The next message, within 10 s."""
+async def heard(websocket: ClientConnection, *, positions: bool = False) -> dict[str, Any]:
+    """The next message that is no position, unless those are asked for too, within 10 s."""
     async with asyncio.timeout(10):
-        message: dict[str, Any] = json.loads(await websocket.recv())
-        return message
+        while True:
+            message: dict[str, Any] = json.loads(await websocket.recv())
+            if positions or message["type"] != "hub.position":
+                return message
 
 
 async def ask(websocket: ClientConnection, request: dict[str, Any]) -> dict[str, Any]:

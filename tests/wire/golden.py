@@ -17,6 +17,7 @@ from typing import Any
 
 from hub.core import notices
 from hub.core.entry import Entry
+from hub.core.positions import start
 from hub.core.session import Session
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell
 from hub.frames.columns import Columns
@@ -27,7 +28,7 @@ from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import NotDurable
 from hub.protocol.messages import DeliveryClass, FrameKey, delivery_class
 from hub.protocol.principal import Principal
-from hub.protocol.subscription import Projection
+from hub.protocol.subscription import Projection, Resume
 
 HERE = Path(__file__).parent
 FREQTRADE = sorted(path.stem for path in (HERE / "freqtrade").glob("*.json"))
@@ -123,6 +124,9 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
         ),
     )
     yield "hub.gap", notices.gap(EPOCH, 40, 45)
+    yield "hub.gap.damaged", notices.gap(EPOCH, 44, 45, reason="damaged")
+    yield "hub.position", notices.position(EPOCH, 40, 45, [["alpha", "entry_fill", 42]])
+    yield "hub.position.empty", notices.position(EPOCH, 45, 60, [])
     yield "hub.dropped", notices.dropped({"status": 12})
     yield "hub.lagging", notices.lagging(3, 5 << 20, 8 << 20)
     yield "hub.heartbeat", notices.heartbeat(TS)
@@ -131,8 +135,16 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
     error = NotDurable("disk full", retry_after_ms=2000).as_data()
     yield "hub.error", notices.error(error)
     yield "hub.reply.error", reply_error(10, error)
-    answer = {"epoch": EPOCH, "offset": 40, "recovered": None, "unknown": [], "missing": [], "denied": []}
-    yield "hub.reply.subscribe", reply(1, answer)
+    lists: dict[str, Any] = {"unknown": [], "missing": [], "missing_keys": [], "denied": []}
+    for name, resume in (
+        ("hub.reply.subscribe", None),
+        ("hub.reply.subscribe.recovered", Resume(EPOCH, 40, {})),
+        ("hub.reply.subscribe.retention", Resume(EPOCH, 12, {})),
+        ("hub.reply.subscribe.epoch", Resume("e6", 40, {})),
+        ("hub.reply.subscribe.future", Resume(EPOCH, 61, {})),
+    ):
+        began = start(EPOCH, 30, 60, resume, earliest=False)
+        yield name, reply(1, began.as_data(EPOCH) | lists)
     yield "hub.reply.publish", reply(9, {"epoch": EPOCH, "offset": 51, "duplicate": False})
     request = BotRequest(
         method="POST", path="/forceexit", body={"tradeid": "7"}, principal="user:u", key="k1"
@@ -151,6 +163,9 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
     ]
     yield "request.hello", {"type": "hello", "data": {"client": "c/1.2", "max_message": 8388608}}
     yield "request.subscribe", {"type": "subscribe", "id": 1, "data": {"want": want, "from": "live"}}
+    held = [["alpha", "analyzed_df", ["BTC/USDT:USDT", "5m", "futures"], REV_EPOCH, 812]]
+    resumed = {"want": want, "resume": {"epoch": EPOCH, "offset": 40, "keys": held}}
+    yield "request.subscribe.resume", {"type": "subscribe", "id": 1, "data": resumed}
     yield "request.unsubscribe", {"type": "unsubscribe", "id": 2}
     yield "request.ping", {"type": "ping", "id": 3, "data": {"t": 1.5}}
     yield "request.keys", {"type": "keys", "id": 4, "data": {"bots": "*", "topics": ["analyzed_df"]}}
