@@ -138,7 +138,7 @@ def hub_of(section: dict[str, Any]) -> Any:
     server = {
         "listen_port": 0, "username": USERNAME, "password": PASSWORD, "jwt_secret_key": JWT, "ws_token": TOKEN, "verbosity": "error",
     }  # fmt: skip
-    return Hub({"api_server": server, "hub": section})
+    return Hub({"api_server": server, "hub": {**section, "ledger": {"kind": "memory"}}})
 
 
 async def paper_bot() -> Any:

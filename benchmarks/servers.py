@@ -55,7 +55,7 @@ def tradewire() -> None:
             "listen_port": 0, "username": "benchmark", "password": "benchmark-password-1", "ws_token": TOKEN,
             "jwt_secret_key": "benchmark-jwt-0123456789abcdefghij",
         },
-        "hub": {"default_bot": "bench"},
+        "hub": {"default_bot": "bench", "ledger": {"kind": "memory"}},
     }  # fmt: skip
     hub = Hub(config)
     hub.start()

@@ -625,12 +625,16 @@ class Node:
     async def _commit(self, batch: list[Append]) -> None:
         try:
             results = await self.log.append(batch)
-        except Exception:
+        except Exception as error:
             # What was accepted behind the batch must not be stored ahead of its retry.
             batch += self._appends
             self._appends.clear()
-            logger.exception("the log failed; %d messages are not acknowledged", len(batch))
-            refused = NotDurable("the log could not store the message", retry_after_ms=1000)
+            if isinstance(error, NotDurable):
+                # The log has said why, once, and not for every batch.
+                refused = error
+            else:
+                logger.exception("the log failed; %d messages are not acknowledged", len(batch))
+                refused = NotDurable("the log could not store the message", retry_after_ms=1000)
             results = [Appended(append, refused=refused) for append in batch]
         self.core.floor = max(self.core.floor, self.log.floor)
         self.core.committed(results)

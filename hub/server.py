@@ -38,9 +38,11 @@ from hub.bots.registry import BotRegistry
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
 from hub.core.intake import FramePublish, Publish, check_la_ms, check_time, frame_key
+from hub.core.ledger import Log
 from hub.frames.columns import Columns
 from hub.frames.dataframe import from_pandas
 from hub.log.memory import MemoryLog
+from hub.log.sqlite import SqliteLog
 from hub.node import VERSION, Ack, Node, NodeLimits
 from hub.protocol.botapi import BotAPI
 from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
@@ -55,6 +57,7 @@ __all__ = ["Hub"]
 
 MAX_IN_PROCESS_WAITING = 4096
 IN_PROCESS = "in-process"
+DAY_MS = 86_400_000
 START_TIMEOUT_S = 30.0
 STATISTICS_TIMEOUT_S = 5.0
 logger = logging.getLogger("tradewire.server")
@@ -133,9 +136,7 @@ class Hub:
             self.port = sock.getsockname()[1]
             self._loop = asyncio.get_running_loop()
             self._stop = asyncio.Event()
-            node = self._node = Node(
-                MemoryLog(secrets.token_hex(6), config.hub.memory.ledger_bytes), _limits(config)
-            )
+            node = self._node = Node(_log(config), _limits(config))
             await node.start()
             try:
                 await self._serve_node(node, sock, listening)
@@ -497,6 +498,26 @@ def _application(
         ui=ui_routes(config.ui_dir),
         cors_origins=config.api_server.CORS_origins,
         knows=registry.knows,
+    )
+
+
+def _log(config: Config) -> Log:
+    """Where this hub's ledger lives.
+
+    Raises:
+        ConfigError: on disk, and nowhere is said where.
+    """
+    ledger = config.hub.ledger
+    if ledger.kind == "memory":
+        return MemoryLog(secrets.token_hex(6), config.hub.memory.ledger_bytes)
+    if config.ledger_dir is None:
+        raise ConfigError("hub.ledger.path", "expected a directory")
+    return SqliteLog(
+        config.ledger_dir,
+        max_bytes=ledger.max_bytes,
+        max_age_ms=round(ledger.max_age_days * DAY_MS),
+        retry_after_ms=ledger.retry_ms,
+        key="hub.state_dir" if ledger.path is None else "hub.ledger.path",
     )
 
 

@@ -33,6 +33,7 @@ from hub.config import (
     ApiServer,
     BotToken,
     HubSection,
+    Ledger,
     Limits,
     Memory,
     PublisherEntry,
@@ -43,7 +44,7 @@ from hub.config import (
 from hub.core.call_requests import CALL_REQUESTS
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
-from hub.log.memory import MemoryLog
+from hub.log.sqlite import SqliteLog
 from hub.node import VERSION, Node, NodeLimits
 from hub.protocol import values
 from hub.protocol.close_codes import CloseCode
@@ -191,6 +192,7 @@ HUB_STRUCTS: dict[str, type[msgspec.Struct]] = {
     "hub.tokens[].": BotToken,
     "hub.publishers[].": PublisherEntry,
     "hub.upstreams[].": Upstream,
+    "hub.ledger.": Ledger,
     "hub.limits.": Limits,
     "hub.memory.": Memory,
     "hub.slow.": Slow,
@@ -312,7 +314,7 @@ async def figures(tmp_path: Path) -> dict[str, Any]:
     raw = {"name": "maker", "host": "127.0.0.1", "ws_token": "t" * 40}
     source = {"api_server": {**SECRETS, "ws_token": "w" * 40}, "hub": {"upstreams": [raw]}}
     config = hub.config.load(source, {"HOME": str(tmp_path)})
-    node = Node(MemoryLog("e1", 1 << 20))
+    node = Node(SqliteLog(tmp_path / "ledger"))
     await node.start()
     try:
         authenticator = Authenticator(config, lambda: 0)

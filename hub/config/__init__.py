@@ -20,7 +20,7 @@ from hub.config.description import describe
 from hub.config.entries import BotToken, PublisherEntry, Upstream
 from hub.config.loading import load
 from hub.config.secret import Secret
-from hub.config.sections import ApiServer, Config, HubSection, Limits, Memory, Slow, Throttle
+from hub.config.sections import ApiServer, Config, HubSection, Ledger, Limits, Memory, Slow, Throttle
 from hub.config.strength import is_guessable, is_loopback
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "BotToken",
     "Config",
     "HubSection",
+    "Ledger",
     "Limits",
     "Memory",
     "PublisherEntry",

@@ -1,4 +1,4 @@
-"""The directories that a configuration names: where state is kept, and the build of a UI."""
+"""The directories that a configuration names: where state and the ledger are kept, and the build of a UI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hub.config.wording import expected, reason
 from hub.protocol.errors import ConfigError
 
-__all__ = ["state_directory", "ui_directory"]
+__all__ = ["ledger_directory", "state_directory", "ui_directory"]
 
 
 def state_directory(configured: str | None, env: Mapping[str, str]) -> Path:
@@ -20,6 +20,11 @@ def state_directory(configured: str | None, env: Mapping[str, str]) -> Path:
     # The XDG base directory specification: a relative path is to be ignored.
     base = Path(state_home) if state_home.startswith("/") else _home(env) / ".local" / "state"
     return base / "tradewire"
+
+
+def ledger_directory(configured: str | None, state_dir: Path, env: Mapping[str, str]) -> Path:
+    """Where the ledger is on disk: as configured, else `ledger` in the state directory."""
+    return state_dir / "ledger" if configured is None else _expanded(configured, env)
 
 
 def ui_directory(configured: str | None, env: Mapping[str, str]) -> Path | None:

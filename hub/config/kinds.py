@@ -24,10 +24,12 @@ __all__ = [
     "BOTS",
     "BYTES",
     "COUNT",
+    "DAYS",
     "DEADLINE_S",
     "FLAG",
     "HOST",
     "LISTEN_PORT",
+    "LOG_KIND",
     "MILLISECONDS",
     "NAME",
     "OPTIONAL_NAME",
@@ -269,7 +271,9 @@ BYTES = whole(1024, 2**40)
 MILLISECONDS = whole(10, 3_600_000)
 SECONDS = _number(0, 3600)
 DEADLINE_S = _number(0.1, 300)
+DAYS = _number(0.001, 36_500)
 VERBOSITY = _choice("error", "info")
+LOG_KIND = _choice("sqlite", "memory")
 HOST = Kind(_accept_host, read_text)
 ADDRESS = Kind(_accept_address, read_text)
 OPTIONAL_PATH = optional(Kind(_accept_path, read_text))

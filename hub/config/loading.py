@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from hub.config.credentials import CREDENTIALS, kept_credentials
-from hub.config.directories import state_directory, ui_directory
+from hub.config.directories import ledger_directory, state_directory, ui_directory
 from hub.config.document import read, sections
 from hub.config.environment import overlay
 from hub.config.sections import ApiServer, Config, HubSection
@@ -38,11 +38,18 @@ def load(
     overlay(raw, env, warnings.append)
     hub = struct(HubSection, "hub", raw["hub"], warnings.append)
     state_dir = state_directory(hub.state_dir, env)
+    ledger_dir = ledger_directory(hub.ledger.path, state_dir, env)
     ui_dir = ui_directory(hub.ui_dir, env)
     generated = _complete(raw["api_server"], state_dir, store_secrets)
     api_server = struct(ApiServer, "api_server", raw["api_server"], warnings.append)
     config = Config(
-        api_server=api_server, hub=hub, path=path, state_dir=state_dir, ui_dir=ui_dir, generated=generated
+        api_server=api_server,
+        hub=hub,
+        path=path,
+        state_dir=state_dir,
+        ledger_dir=ledger_dir,
+        ui_dir=ui_dir,
+        generated=generated,
     )
     check_names(hub)
     check_tokens(config)

@@ -13,8 +13,10 @@ from hub.config.kinds import (
     ADDRESS,
     BYTES,
     COUNT,
+    DAYS,
     FLAG,
     LISTEN_PORT,
+    LOG_KIND,
     MILLISECONDS,
     OPTIONAL_NAME,
     OPTIONAL_PATH,
@@ -33,6 +35,7 @@ __all__ = [
     "ApiServer",
     "Config",
     "HubSection",
+    "Ledger",
     "Limits",
     "Memory",
     "Slow",
@@ -78,6 +81,16 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     frames_bytes: Annotated[int, BYTES] = 536_870_912
 
 
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """Where acknowledged messages live and how long. `path` as configured; `Config.ledger_dir` is what it comes to."""
+
+    kind: Annotated[str, LOG_KIND] = "sqlite"
+    path: Annotated[str | None, OPTIONAL_PATH] = None
+    max_bytes: Annotated[int, BYTES] = 1_073_741_824
+    max_age_days: Annotated[float, DAYS] = 30.0
+    retry_ms: Annotated[int, MILLISECONDS] = 1000
+
+
 class Slow(msgspec.Struct, frozen=True, kw_only=True):
     """When a client counts as slow: over `limit_bytes` behind on the ledger and no progress for `grace_s` seconds."""
 
@@ -105,6 +118,7 @@ class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     throttle: Throttle = Throttle()
     limits: Limits = Limits()
     memory: Memory = Memory()
+    ledger: Ledger = Ledger()
     slow: Slow = Slow()
     heartbeat_ms: Annotated[int, MILLISECONDS] = 20_000
     pong_timeout_ms: Annotated[int, MILLISECONDS] = 10_000
@@ -119,8 +133,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A checked configuration.
 
     `warnings` are lines for the user. `path` is the file, None without one. `state_dir` is where the hub keeps what must
-    outlive it, `ui_dir` the build of a UI that it serves. `generated` names the credentials that were not configured and
-    come from `state_dir`/secrets.json.
+    outlive it, `ledger_dir` where its ledger is on disk, `ui_dir` the build of a UI that it serves. `generated` names the
+    credentials that were not configured and come from `state_dir`/secrets.json.
     """
 
     api_server: ApiServer
@@ -128,6 +142,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     path: Path | None = None
     state_dir: Path | None = None
+    ledger_dir: Path | None = None
     ui_dir: Path | None = None
     generated: tuple[str, ...] = ()
 

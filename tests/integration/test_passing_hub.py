@@ -34,7 +34,9 @@ def stack() -> Iterator[ExitStack]:
 
 def maker(port: int = 0, key: str = "m" * 40) -> Hub:
     server = {**CONFIG["api_server"], **MAKER, "listen_port": port, "jwt_secret_key": key}
-    return Hub({"api_server": server, "hub": {"default_bot": "theirs", "drain_s": 1}})
+    return Hub(
+        {"api_server": server, "hub": {"default_bot": "theirs", "drain_s": 1, "ledger": {"kind": "memory"}}}
+    )
 
 
 def hub_of(port: int, **changes: Any) -> Hub:

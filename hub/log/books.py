@@ -1,0 +1,251 @@
+"""The books: what the log knows beside its records, in memory and in the database, changed in one transaction with them.
+
+They are the epoch, floor, head, bytes, the last offset of each stream, and how far retention went for each publisher. `meta` is
+one row with a checksum over itself; its column `books` is a sum over the rows of `streams` and `publishers`, so that a row which
+was changed or is missing shows when the database is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.log.database import VERSION, Malformed
+
+__all__ = [
+    "Books",
+    "Draft",
+    "Meta",
+    "is_meta",
+    "meta_row",
+    "publisher_row",
+    "read_books",
+    "read_meta",
+    "write_books",
+]
+
+Stream = tuple[str, str]
+MAGIC = f"tradewire ledger {VERSION}"
+_FAMILY = b"tradewire ledger "
+_META = "magic, epoch, floor, head, bytes, least_prev, books, checksum"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The row of `meta`. `least_prev` is the `prev` of a stream that is not known: 0, unless records were lost."""
+
+    epoch: str
+    floor: int = 0
+    head: int = 0
+    bytes: int = 0
+    least_prev: int = 0
+    books: int = 0
+
+
+class OtherVersion(Exception):
+    """The database is of another version of this program, which says so in one line."""
+
+
+@dataclass(slots=True)
+class Books:
+    """The books as they were committed last."""
+
+    meta: Meta
+    streams: dict[Stream, int] = field(default_factory=dict)
+    expired: dict[str, int] = field(default_factory=dict)
+
+    def sum(self) -> int:
+        """What the column `books` must say."""
+        total = 0
+        for (bot, topic), last in self.streams.items():
+            total ^= _number_of("s", bot, topic, last)
+        for publisher, ts in self.expired.items():
+            total ^= _number_of("p", publisher, "", ts)
+        return total
+
+
+class Draft:
+    """The books as a transaction is about to leave them. `keep` after its COMMIT; dropped, nothing has changed."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self.floor = books.meta.floor
+        self.head = books.meta.head
+        self.bytes = books.meta.bytes
+        self._streams: dict[Stream, int] = {}
+        self._expired: dict[str, int] = {}
+
+    def last(self, stream: Stream) -> int:
+        """The last offset of a stream: what its next message names as `prev`."""
+        known = self._streams.get(stream)
+        return self._books.streams.get(stream, self._books.meta.least_prev) if known is None else known
+
+    def add(self, stream: Stream, size: int) -> None:
+        """The record with offset `head + 1` is in."""
+        self.head += 1
+        self.bytes += size
+        self._streams[stream] = self.head
+
+    def expired(self, publisher: str) -> int:
+        """The newest `ts` that retention removed of a publisher, -1 for none."""
+        known = self._expired.get(publisher)
+        return self._books.expired.get(publisher, -1) if known is None else known
+
+    def remove(self, publisher: str, ts: int, size: int) -> None:
+        """Retention takes a record out."""
+        self.bytes = max(0, self.bytes - size)
+        if ts > self.expired(publisher):
+            self._expired[publisher] = ts
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to write."""
+        return (self.floor, self.head) != (self._books.meta.floor, self._books.meta.head)
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write what changed, within the transaction."""
+        books = self._books
+        total = books.meta.books
+        for (bot, topic), last in self._streams.items():
+            if (bot, topic) in books.streams:
+                total ^= _number_of("s", bot, topic, books.streams[bot, topic])
+            total ^= _number_of("s", bot, topic, last)
+        for publisher, ts in self._expired.items():
+            if publisher in books.expired:
+                total ^= _number_of("p", publisher, "", books.expired[publisher])
+            total ^= _number_of("p", publisher, "", ts)
+        connection.executemany(
+            "INSERT OR REPLACE INTO streams VALUES (?, ?, ?)",
+            ((bot, topic, last) for (bot, topic), last in self._streams.items()),
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO publishers VALUES (?, ?, ?)",
+            (publisher_row(publisher, ts) for publisher, ts in self._expired.items()),
+        )
+        size = 0 if self.floor == self.head else self.bytes
+        self._meta = Meta(books.meta.epoch, self.floor, self.head, size, books.meta.least_prev, total)
+        _write_meta(connection, self._meta)
+
+    def keep(self) -> None:
+        """It is committed."""
+        self._books.streams.update(self._streams)
+        self._books.expired.update(self._expired)
+        self._books.meta = self._meta
+
+
+def meta_row(meta: Meta) -> tuple[Any, ...]:
+    """The columns of `meta` behind its id."""
+    row = (MAGIC, meta.epoch, meta.floor, meta.head, meta.bytes, meta.least_prev, meta.books)
+    return (*row, _checksum("meta", *row))
+
+
+def is_meta(row: Sequence[Any]) -> Meta | None:
+    """The Meta of columns that were read (texts as bytes), None when they are not what was written."""
+    if (
+        len(row) != 8
+        or not all(type(v) is bytes for v in row[:2])
+        or not all(type(v) is int for v in row[2:7])
+    ):
+        return None
+    try:
+        magic, epoch = row[0].decode(), row[1].decode()
+    except UnicodeDecodeError:
+        return None
+    if magic != MAGIC or _checksum("meta", magic, epoch, *row[2:7]) != row[7]:
+        return None
+    return Meta(epoch, *row[2:7])
+
+
+def publisher_row(publisher: str, ts: int) -> tuple[str, int, bytes]:
+    """A row of `publishers`."""
+    return publisher, ts, _checksum("publisher", publisher, ts)
+
+
+def is_publisher(row: Sequence[Any]) -> tuple[str, int] | None:
+    """(publisher, expired_ts) of a row that was read, None when it is not what was written."""
+    if len(row) != 3 or type(row[0]) is not bytes or type(row[1]) is not int:
+        return None
+    publisher = row[0].decode(errors="replace")
+    return (publisher, row[1]) if _checksum("publisher", publisher, row[1]) == row[2] else None
+
+
+def read_meta(connection: sqlite3.Connection) -> Meta:
+    """The row of `meta`.
+
+    Raises:
+        Malformed: it is missing or not what was written. OtherVersion: it is of another version. sqlite3.Error.
+    """
+    row = connection.execute(f"SELECT {_META} FROM meta WHERE id = 1").fetchone()
+    meta = None if row is None else is_meta(row)
+    if meta is not None:
+        return meta
+    if row is not None and type(row[0]) is bytes and _is_other_version(row[0]):
+        raise OtherVersion(row[0].decode(errors="replace"))
+    raise Malformed("its row of meta does not fit its checksum")
+
+
+def _is_other_version(magic: bytes) -> bool:
+    number = magic.removeprefix(_FAMILY)
+    return number != magic and number.isdigit() and 1 < int(number) < 1000
+
+
+def read_books(connection: sqlite3.Connection) -> Books:
+    """All of the books, checked.
+
+    Raises:
+        Malformed: something in them is not what was written. OtherVersion. sqlite3.Error.
+    """
+    books = Books(read_meta(connection))
+    for bot, topic, last in connection.execute("SELECT bot, topic, last FROM streams"):
+        books.streams[_text(bot), _text(topic)] = _integer(last)
+    for row in connection.execute("SELECT publisher, expired_ts, checksum FROM publishers"):
+        known = is_publisher(row)
+        if known is None:
+            raise Malformed("a row of publishers does not fit its checksum")
+        books.expired[known[0]] = known[1]
+    if books.sum() != books.meta.books:
+        raise Malformed("streams and publishers do not fit their checksum")
+    return books
+
+
+def write_books(connection: sqlite3.Connection, books: Books) -> None:
+    """Write all of the books, into a new database or in place of what is there."""
+    connection.execute("DELETE FROM streams")
+    connection.execute("DELETE FROM publishers")
+    rows = ((bot, topic, last) for (bot, topic), last in books.streams.items())
+    connection.executemany("INSERT INTO streams VALUES (?, ?, ?)", rows)
+    connection.executemany(
+        "INSERT INTO publishers VALUES (?, ?, ?)", (publisher_row(*known) for known in books.expired.items())
+    )
+    meta = books.meta
+    books.meta = Meta(meta.epoch, meta.floor, meta.head, meta.bytes, meta.least_prev, books.sum())
+    _write_meta(connection, books.meta)
+
+
+def _write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
+    connection.execute(
+        f"INSERT OR REPLACE INTO meta (id, {_META}) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", meta_row(meta)
+    )
+
+
+def _text(value: Any) -> str:
+    if type(value) is not bytes:
+        raise Malformed("a text of the books is none")
+    return value.decode(errors="replace")
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise Malformed("a number of the books is none")
+    return value
+
+
+def _checksum(*values: Any) -> bytes:
+    return hashlib.blake2b(repr(values).encode(errors="replace"), digest_size=8).digest()
+
+
+def _number_of(*values: Any) -> int:
+    return int.from_bytes(_checksum(*values), "little", signed=True)
