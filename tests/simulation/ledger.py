@@ -137,9 +137,9 @@ class Disk:
         if self.records:
             self.records[nth % len(self.records)].damaged = True
 
-    def retain(self) -> None:
-        """Remove the oldest records beyond `keep`."""
-        while len(self.records) > self.keep:
+    def retain(self, floor: int = 0) -> None:
+        """Remove the oldest records, beyond `keep` or up to `floor`; in the commit that brings new ones, so before these are told."""
+        while len(self.records) > self.keep or (self.records and self.records[0].offset <= floor):
             old = self.records.pop(0)
             self.floor = old.offset
             self.removed_ts[old.publisher] = max(old.ts, self.removed_ts.get(old.publisher, -1))
@@ -178,14 +178,11 @@ class SimLog:
         await asyncio.sleep(self._rng.choice((0.0003, 0.003, 0.05)))
         await self._point("fsync")
         disk.fsync()
+        disk.retain()
         await self._point("fsynced")
         await asyncio.sleep(self._rng.choice((0.0, 0.0002, 0.02)))
         await self._point("telling")
-        return self._told(results)
-
-    def _told(self, results: list[Appended]) -> list[Appended]:
-        self.disk.told = max([self.disk.told, *(result.offset for result in results)])
-        self.disk.retain()
+        disk.told = max([disk.told, *(result.offset for result in results)])
         return results
 
     def _judge(self, batch: Sequence[Append]) -> tuple[list[Appended], list[Record]]:
@@ -242,6 +239,9 @@ class SimLog:
 
     async def close(self) -> None:
         pass
+
+    def abandon(self) -> None:
+        """The process that has it died."""
 
     def statistics(self) -> dict[str, int]:
         disk = self.disk

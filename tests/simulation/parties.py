@@ -34,7 +34,7 @@ from hub.protocol.envelope import Position
 from hub.protocol.known import Known
 from hub.protocol.localbot import Delivery, Lost
 from hub.protocol.principal import Principal
-from tests.simulation.ledger import Disk
+from tests.simulation.ledger import Disk, SimLog
 from tests.simulation.schedule import Reader
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class HubProcess(Process):
         self.disk = disk
         self.node: Node | None = None
         self.torn = 0
+        self._log: SimLog | None = None
         self._rng = random.Random(f"{world.schedule.seed}/hub")
 
     async def _main(self) -> None:
@@ -161,7 +162,8 @@ class HubProcess(Process):
             heartbeat_ms=HEARTBEAT_MS,
             core=CoreLimits(tail_bytes=schedule.tail_bytes, slow_bytes=20_000, slow_grace_s=5.0),
         )
-        node = bugs.node(bugs.log(self.disk, self.loop, self.point), limits, clock=_Clock(self.loop))
+        self._log = bugs.log(self.disk, self.loop, self.point)
+        node = bugs.node(self._log, limits, clock=_Clock(self.loop))
         await node.start()
         self.node = node
         self.world.tell(f"hub up, {self.disk.epoch} head {self.disk.head}")
@@ -172,6 +174,9 @@ class HubProcess(Process):
             link.hub_died(self._rng.choice((0.0, 0.2, 2.0)))
         if node is not None:
             self.tasks |= node._tasks
+        if self._log is not None:
+            self._log.abandon()
+            self._log = None
         self.disk.crash()
         if self.torn:
             self.disk.tear(self.torn)

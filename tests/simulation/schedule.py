@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Op", "Reader", "Schedule", "make", "smaller"]
+__all__ = ["Op", "Reader", "Schedule", "make", "smaller", "whole"]
 
 LEDGER = ("entry_fill", "exit_fill", "entry")
 BOTS = ("a", "b")
@@ -172,6 +172,12 @@ _OPS: tuple[tuple[str, float, _Arguments], ...] = (
     ("wait", 2, _wait),
 )
 _ARGUMENTS = {name: arguments for name, _, arguments in _OPS}
+
+
+def whole(schedule: Schedule) -> Schedule:
+    """The schedule on a disk that loses nothing which was written to it."""
+    ops = (replace(op, args=(*op.args[:3], 0)) if op.name == "kill_hub" else op for op in schedule.ops)
+    return replace(schedule, ops=tuple(ops))
 
 
 def smaller(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:

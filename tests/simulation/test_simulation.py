@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.bugs import PLANTED, Planted
-from tests.simulation.schedule import Op, Reader, Schedule, make, smaller
-from tests.simulation.world import Violation, live
+from tests.simulation.files import FileLog
+from tests.simulation.schedule import Op, Reader, Schedule, make, smaller, whole
+from tests.simulation.world import Bugs, Violation, live
 
 TRIED = 60
 """Schedules within which a planted bug must show."""
@@ -31,6 +34,12 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     with planted.patch():
         schedule = _caught(planted)
     live(schedule)
+
+
+def test_nothing_is_lost_with_the_ledger_in_a_file(tmp_path: Path) -> None:
+    for seed in range(10):
+        schedule = whole(make(random.Random(seed)))
+        live(schedule, Bugs(log=partial(FileLog, tmp_path / str(seed))))
 
 
 def _caught(planted: Planted) -> Schedule:

@@ -20,7 +20,6 @@ from consumer.errors import PublishError
 from consumer.outbox import Answer
 from consumer.publisher import Publisher
 from consumer.state import HubState
-from hub.core.ledger import Log
 from hub.node import Node
 from hub.protocol.envelope import Position
 from hub.protocol.localbot import Delivery, Lost
@@ -54,7 +53,7 @@ class Bugs:
     """What the parties are made of. A test plants a bug by another one."""
 
     node: Callable[..., Node] = Node
-    log: Callable[..., Log] = SimLog
+    log: Callable[..., SimLog] = SimLog
     publisher: Callable[..., Publisher] = SimPublisher
     state: Callable[[HubState], None] = lambda state: None
     handle: Callable[[ReaderProcess, Delivery], None] = ReaderProcess.handle
