@@ -211,7 +211,7 @@ class _NewMidOnRetry(SimPublisher):
         message = item.content
         p = message.publication
         mid = f"{p.mid}.{self._uplink.counts['connections']}.{self.process.lives}"
-        data = {"trade_id": int(p.mid[1:]), "pair": "BTC/USDT", "buy_tag": p.mid}
+        data = self.process.world.messages[self.process.name, p.mid].publication.data
         payload, message.payload = (
             message.payload,
             self._encoded(item.number, mock.Mock(bot=p.bot, topic=p.topic, mid=mid, ts=p.ts), {"data": data}),

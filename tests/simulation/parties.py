@@ -21,6 +21,7 @@ from consumer import outbox_file
 from consumer.bookmarks import Bookmarks
 from consumer.client import Client
 from consumer.config import ConsumerConfig, ProducerConfig
+from consumer.errors import NotStored
 from consumer.inbox import Inbox
 from consumer.lane import lane_to
 from consumer.outbox import Answer, Item
@@ -160,7 +161,13 @@ class HubProcess(Process):
         bugs, schedule = self.world.bugs, self.world.schedule
         limits = NodeLimits(
             heartbeat_ms=HEARTBEAT_MS,
-            core=CoreLimits(tail_bytes=schedule.tail_bytes, slow_bytes=20_000, slow_grace_s=5.0),
+            publish_in_flight=schedule.in_flight,
+            core=CoreLimits(
+                tail_bytes=schedule.tail_bytes,
+                pending_bytes=schedule.pending_bytes,
+                slow_bytes=6000,
+                slow_grace_s=4.0,
+            ),
         )
         self._log = bugs.log(self.disk, self.loop, self.point)
         node = bugs.node(self._log, limits, clock=_Clock(self.loop))
@@ -217,6 +224,7 @@ class Message:
     topic: str
     number: int
     ts: int
+    pad_bytes: int
     kept: bool = False
     """Whether `submit` returned: it is on the writer's disk."""
     acked: Position | None = None
@@ -229,7 +237,7 @@ class Message:
 
     @property
     def publication(self) -> Publication:
-        data = {"trade_id": self.number, "pair": "BTC/USDT", "buy_tag": self.mid}
+        data = {"trade_id": self.number, "pair": "BTC/USDT", "buy_tag": self.mid, "pad": "x" * self.pad_bytes}
         return Publication(bot=self.bot, topic=self.topic, data=data, mid=self.mid, ts=self.ts)
 
 
@@ -240,6 +248,7 @@ class WriterProcess(Process):
         super().__init__(world, f"w{number}")
         self.disk = sqlite3.connect(":memory:", isolation_level=None)
         self.disk.executescript(outbox_file._TABLE)
+        self.full_until = 0.0
         self.submitted: list[Message] = []
         self.publisher: Publisher | None = None
         self._todo: deque[Message] = deque()
@@ -260,7 +269,8 @@ class WriterProcess(Process):
         if self.up:
             number = len(self.submitted) + len(self._todo) + 1
             ts = self.loop.now_ms() + number
-            self._todo.append(Message(self.name, f"m{number}", bot, topic, number, ts))
+            pad_bytes = self.world.schedule.pad_bytes
+            self._todo.append(Message(self.name, f"m{number}", bot, topic, number, ts, pad_bytes))
             self._some.set()
 
     async def _main(self) -> None:
@@ -289,8 +299,14 @@ class WriterProcess(Process):
         await self.point("submit")
         self.submitted.append(message)
         self.world.messages[message.name] = message
-        await publisher.submit(message.publication)
-        message.kept = True
+        while True:
+            try:
+                await publisher.submit(message.publication)
+            except NotStored:
+                await asyncio.sleep(0.2)
+            else:
+                message.kept = True
+                return
 
     def _cut_off(self) -> None:
         for link in self.world.network.of(self.name):
@@ -346,12 +362,15 @@ class _OutboxFile(outbox_file.OutboxFile):
         if not process.alive(self._life) or process.dies_at("storing"):
             return
         batch, self._batch = self._batch, outbox_file._Batch()
-        error = self._commit(batch)
-        assert error is None, error
+        error = NotStored("disk full") if process.loop.time() < process.full_until else self._commit(batch)
+        if error is not None:
+            self._again(batch)
         if process.dies_at("stored" if batch.inserts else "removed"):
             return
         if batch.inserts:
-            self._stored([message.number for message in batch.inserts], None)
+            self._stored([message.number for message in batch.inserts], error)
+        if self._batch:
+            self._queue(lambda batch: None)
 
     def close(self) -> None:
         pass

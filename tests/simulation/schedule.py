@@ -26,7 +26,6 @@ class Reader:
     encoding: str = "json"
     takes_s: float = 0.0
     comes_s: float = 0.0
-    earliest: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,16 @@ class Schedule:
     keep: int = 1 << 60
     tail_bytes: int = 1 << 20
     page_bytes: int = 64 * 1024
+    pad_bytes: int = 0
+    pending_bytes: int = 1 << 20
+    in_flight: int = 256
     ops: tuple[Op, ...] = ()
 
     def __str__(self) -> str:
         keep = "all" if self.keep >= 1 << 60 else str(self.keep)
+        bounds = f"tail {self.tail_bytes}, page {self.page_bytes}, pad {self.pad_bytes}, pending {self.pending_bytes}"
         lines = [
-            f"seed {self.seed}: {self.writers} writers, keeps {keep}, tail {self.tail_bytes}, page {self.page_bytes}",
+            f"seed {self.seed}: {self.writers} writers, keeps {keep}, {bounds}, in flight {self.in_flight}",
             *(f"  r{i}: {reader}" for i, reader in enumerate(self.readers)),
             *(f"  {op}" for op in self.ops),
         ]
@@ -77,6 +80,9 @@ def make(rng: random.Random, favour: Mapping[str, float] = MappingProxyType({}))
         keep=rng.choice((3, 8, 20)) if short else 1 << 60,
         tail_bytes=rng.choice((1 << 20, 4000)),
         page_bytes=rng.choice((64 * 1024, 700)),
+        pad_bytes=rng.choice((0, 0, 700)),
+        pending_bytes=rng.choice((1 << 20, 1 << 20, 12_000)),
+        in_flight=rng.choice((256, 256, 3)),
         ops=tuple(ops),
     )
 
@@ -88,7 +94,6 @@ def _reader(rng: random.Random, number: int) -> Reader:
         encoding=rng.choice(("json", "msgpack")),
         takes_s=rng.choice((0.0, 0.0, 0.02, 0.3)),
         comes_s=rng.choice((0.0, 0.0, 4.0, 15.0)) if number else 0.0,
-        earliest=rng.random() < 0.5,
     )
 
 
@@ -99,7 +104,7 @@ def _op(rng: random.Random, weights: list[float], writers: int, readers: int) ->
 
 
 def _publish(rng: random.Random, writers: int, readers: int) -> tuple[Any, ...]:
-    return (rng.randrange(writers), rng.choice((1, 1, 2, 5, 12)))
+    return (rng.randrange(writers), rng.choice((1, 1, 2, 5, 12, 30)))
 
 
 def _down_s(rng: random.Random) -> float:
@@ -145,7 +150,11 @@ def _damage(rng: random.Random, writers: int, readers: int) -> tuple[Any, ...]:
 
 
 def _stall(rng: random.Random, writers: int, readers: int) -> tuple[Any, ...]:
-    return (rng.randrange(readers), rng.choice((1.0, 6.0)))
+    return (rng.randrange(readers), rng.choice((1.0, 6.0, 20.0)))
+
+
+def _fill(rng: random.Random, writers: int, readers: int) -> tuple[Any, ...]:
+    return (rng.randrange(writers), rng.choice((0.2, 2.0)))
 
 
 def _drain(rng: random.Random, writers: int, readers: int) -> tuple[Any, ...]:
@@ -166,6 +175,7 @@ _OPS: tuple[tuple[str, float, _Arguments], ...] = (
     ("silence", 1, _silence),
     ("skip", 1, _skip),
     ("full", 1, _full),
+    ("fill", 0.5, _fill),
     ("damage", 0.5, _damage),
     ("stall", 1, _stall),
     ("drain", 1, _drain),

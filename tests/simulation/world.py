@@ -220,6 +220,9 @@ class World:
         self.disk.full_until = self.loop.time() + seconds
         self.disk.full_stores = stores
 
+    def _op_fill(self, writer: int, seconds: float) -> None:
+        self.writers[writer].full_until = self.loop.time() + seconds
+
     def _op_damage(self, nth: int) -> None:
         self.disk.damage(nth)
 
@@ -318,6 +321,8 @@ class World:
         for process in self._processes():
             process.disarm()
         self.disk.full_until = 0.0
+        for writer in self.writers:
+            writer.full_until = 0.0
         self.hub.torn = 0
         end, still_at = self.loop.time() + REST_S, self.loop.time()
         seen = -1
