@@ -50,6 +50,9 @@ VERSION = "0.1.0"
 FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
 TICK_S = 1.0
+STOP_S = 2.0
+CLOSE_LOG_S = 5.0
+"""A stop waits so long for the node's tasks, and then for the log: a disk that hangs must not keep the process."""
 READY_LAG_S = 5.0
 TIMER_SLACK_S = 0.001
 _TRADED_CANDLES = ("spot", "futures", "")
@@ -188,6 +191,7 @@ class Node:
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
+        self._log_fails = False
         self._stopped = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
@@ -218,7 +222,12 @@ class Node:
             logger.error("task %s failed", task.get_name(), exc_info=task.exception())
 
     async def drain(self, deadline_s: float, *, reconnect_after_ms: int = 1000) -> None:
-        """Refuse intake, tell every session, commit what was accepted, deliver until the deadline, close with 1012."""
+        """Refuse intake, tell every session, commit what was accepted, deliver until the deadline, close with 1012.
+
+        Last a v2 client hears its position, behind the last message that it was sent. What the log has not answered by the
+        deadline is refused as NotDurable: it may have been stored. Returns at the deadline, whatever hangs. Every client is
+        told the same `reconnect_after_ms`; it adds its own jitter.
+        """
         self.draining = True
         end = self.clock.monotonic() + deadline_s
         for connection in self._connections.values():
@@ -228,8 +237,19 @@ class Node:
             self._drive_soon(connection)
         while self.clock.monotonic() < end and self._owes_anything():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        self._end_commits("the hub ended before the log answered")
+        self._tell_last_positions()
         for connection in list(self._connections.values()):
             connection.outlet.close(CloseCode.SERVICE_RESTART, f"retry_after_ms={reconnect_after_ms}")
+
+    def _tell_last_positions(self) -> None:
+        for group in self.core.groups.values():
+            self.core.owe_position(group)
+        self._flush()
+        for connection in list(self._connections.values()):
+            frames = self.core.last_words(connection.session)
+            if frames:
+                connection.outlet.write(b"".join(frames))
 
     def _owes_anything(self) -> bool:
         if (
@@ -245,24 +265,45 @@ class Node:
         )
 
     async def stop(self) -> None:
-        """End the tasks and close the log. Idempotent."""
+        """End the tasks and close the log; what hangs is left after STOP_S and CLOSE_LOG_S. Idempotent."""
         self.draining = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        unanswered = [*self._committing, *self._appends]
-        self._committing = []
-        self._appends.clear()
-        for append in unanswered:
-            _tell(append, NotDurable("the hub stopped before the log answered; retry with the same mid"))
+        await self._end_tasks()
+        self._end_commits("the hub stopped before the log answered")
         self.calls.stop()
         self._after_calls()
         for connection in list(self._connections.values()):
             connection.outlet.close(CloseCode.SERVICE_RESTART, "retry_after_ms=1000")
         if not self._stopped:
             self._stopped = True
-            await self.log.close()
+            await self._close_log()
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=STOP_S)
+            for task in left:
+                logger.error("task %s does not end", task.get_name())
+
+    def _end_commits(self, why: str) -> None:
+        """Nothing more is stored; who waits for an answer is told that it is unknown."""
+        unanswered = [*self._committing, *self._appends]
+        self._committing = []
+        self._appends.clear()
+        if unanswered and self._committer is not None:
+            self._committer.cancel()
+        for append in unanswered:
+            _tell(append, NotDurable(f"{why}; retry with the same mid", retry_after_ms=1000))
+
+    async def _close_log(self) -> None:
+        closing = asyncio.get_running_loop().create_task(self.log.close(), name="tradewire-log-close")
+        await asyncio.wait((closing,), timeout=CLOSE_LOG_S)
+        if closing.done():
+            closing.result()
+        else:
+            closing.cancel()
+            logger.error("the log does not close; what it acknowledged is stored")
 
     # --- sessions
 
@@ -294,6 +335,7 @@ class Node:
         return session
 
     def _welcome(self, session: Session) -> dict[str, Any]:
+        self._note_floor()
         return notices.welcome(
             session,
             version=VERSION,
@@ -345,6 +387,8 @@ class Node:
                 respond_call(self.calls, session, message, self._at())
                 self._after_calls()
             else:
+                # Retention by age may have moved it since the last commit, and a resume is answered by it.
+                self._note_floor()
                 requests.respond(self.core, session, message, self.clock.now_ms(), self.limits.announced())
         except ProtocolError as error:
             session.close(error.close_code, str(error))
@@ -629,14 +673,15 @@ class Node:
             # What was accepted behind the batch must not be stored ahead of its retry.
             batch += self._appends
             self._appends.clear()
-            if isinstance(error, NotDurable):
-                # The log has said why, once, and not for every batch.
-                refused = error
-            else:
-                logger.exception("the log failed; %d messages are not acknowledged", len(batch))
-                refused = NotDurable("the log could not store the message", retry_after_ms=1000)
+            refused = self._not_durable(error, len(batch))
             results = [Appended(append, refused=refused) for append in batch]
-        self.core.floor = max(self.core.floor, self.log.floor)
+        else:
+            if self._log_fails:
+                logger.warning("the log stores messages again")
+            self._log_fails = False
+        if batch is not self._committing:
+            return
+        self._note_floor()
         self.core.committed(results)
         self._flush_soon()
         for result in results:
@@ -645,6 +690,19 @@ class Node:
             else:
                 ack = {"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate}
                 _tell(result.append, ack)
+
+    def _not_durable(self, error: Exception, count: int) -> NotDurable:
+        """What publishers are told of a log that could not store; the log's own words where it has some."""
+        if not isinstance(error, NotDurable):
+            logger.error("the log failed; %d messages are not acknowledged", count, exc_info=error)
+            error = NotDurable("the log could not store the message")
+        elif not self._log_fails:
+            logger.error("the log cannot store messages: %s; publishes are refused until it can", error)
+        self._log_fails = True
+        return NotDurable(str(error), retry_after_ms=error.retry_after_ms or 1000)
+
+    def _note_floor(self) -> None:
+        self.core.floor = max(self.core.floor, self.log.floor)
 
     # --- delivery
 

@@ -42,13 +42,14 @@ from hub.core import notices, positions
 from hub.core.candles import CandleClock
 from hub.core.entry import Entry
 from hub.core.events import Events
-from hub.core.ledger import Append, Appended, Damaged, LogState, Page, Read, Tail
+from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
+from hub.core.ledger_lane import LedgerLane
 from hub.core.session import Cursor, FrameRequest, Group, Session, Stream
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell, legacy_frame
 from hub.frames.columns import Columns
 from hub.frames.timeframe import MAX_DATE_MS, MIN_DATE_MS
 from hub.protocol.close_codes import CloseCode
-from hub.protocol.codec import CODECS, Wire, encode_body, frame
+from hub.protocol.codec import Wire, encode_body, frame_of
 from hub.protocol.errors import BadFrame, Forbidden, Overloaded, PublishRefused, TooLarge
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
@@ -120,6 +121,7 @@ class Core:
         self.counters: dict[str, int] = dict.fromkeys(
             ("published", "refused", "conflated", "dropped", "gaps", "abandoned", "positions"), 0
         )
+        self.lane = LedgerLane(self.tail, self.counters)
         self._takers: dict[Stream, tuple[Group, ...]] = {}
 
     # --- publishing
@@ -355,7 +357,7 @@ class Core:
             cursor = Cursor(began.offset + 1, replays=began.offset < head)
         else:
             cursor = session.cursor or self._cursor_of(old).copy()
-            self._tell_position(session, cursor)
+            self.lane.tell_claim(session, cursor)
             began = positions.Start(cursor.ledger - 1)
         self._leave(session)
         if not subscription.items:
@@ -382,14 +384,6 @@ class Core:
             if rev_epoch == cell.rev_epoch and 0 < n <= cell.n:
                 cursor.due[key] = n
                 session.untold.add(key)
-
-    def _tell_position(self, session: Session, cursor: Cursor) -> None:
-        """Claim to one session what its own cursor has passed, ahead of what it is told next."""
-        if session.wire is Wire.FREQTRADE:
-            cursor.claim_from(cursor.ledger - 1)
-        elif positions.has_claim(cursor):
-            self.counters["positions"] += 1
-            session.tell(positions.claim(cursor, self.epoch, cursor.claimed_at))
 
     def _carry_over(self, cursor: Cursor, old: Group | None, new: Group, *, snapshots: bool) -> None:
         due = cursor.due
@@ -486,7 +480,7 @@ class Core:
             self._forward(group)
             return [], False
         frames: list[bytes] = []
-        size = self._ledger(group, cursor, frames, limit_bytes, now)
+        size = self.lane.send(group, cursor, frames, limit_bytes, now)
         size += self._events(group, cursor, None, frames, limit_bytes - size)
         self._state(group, cursor, None, frames, limit_bytes - size)
         group.level = self._at_tail(group, cursor)
@@ -511,12 +505,12 @@ class Core:
         group, cursor = session.group, session.cursor
         read = None
         if group is not None and cursor is not None:
-            size += self._ledger(group, cursor, frames, limit_bytes - size, now, session)
+            size += self.lane.send(group, cursor, frames, limit_bytes - size, now, session)
             size += self._events(group, cursor, session, frames, limit_bytes - size)
             # An answer under way is of the revision at which it began: newer rows must come behind it.
             if not (session.requests and session.requests[0].parts is not None):
                 size += self._state(group, cursor, session, frames, limit_bytes - size)
-            read = self._read_for(session, cursor, limit_bytes)
+            read = self.lane.read_for(session, cursor, limit_bytes)
         if size < limit_bytes:
             self._serve_requests(session, frames, limit_bytes - size)
         level = self._level(session, frames, now)
@@ -525,44 +519,10 @@ class Core:
             session.sent_at = now
         return Pulled(frames, read, level)
 
-    def _read_for(self, session: Session, cursor: Cursor, limit_bytes: int) -> Read | None:
-        if session.reading or session.page or cursor.ledger >= self.tail.first:
-            return None
-        session.reading = True
-        session.read_from = cursor.ledger
-        return Read(cursor.ledger, limit_bytes)
-
     def loaded(self, session: Session, page: Page) -> None:
         """The page that a `Read` asked for. A floor above the cursor is a gap, and is told, never silent."""
-        session.reading = False
         self.floor = max(self.floor, page.floor)
-        cursor = session.cursor
-        # Who unsubscribed meanwhile, and began again at the floor, reads anew from there.
-        if cursor is None or session.closing is not None or cursor.ledger < session.read_from:
-            return
-        # What retention took before core was told of it is not lost yet: it comes with its commit.
-        floor = min(page.floor, self.tail.next - 1)
-        if floor >= cursor.ledger and not self._gap(session, cursor, floor):
-            return
-        # The log may be ahead of what core was told of; that is delivered when it is.
-        entries = [entry for entry in page.entries if cursor.ledger <= entry.offset < self.tail.next]
-        if any(entry.offset != cursor.ledger + i for i, entry in enumerate(entries)):
-            session.close(CloseCode.INTERNAL_ERROR, "the log has a hole")
-            return
-        session.page.extend(entries)
-        cursor.replays = True
-
-    def _gap(self, session: Session, cursor: Cursor, floor: int) -> bool:
-        """Tell a session what it lost; False when that ends it."""
-        self.counters["gaps"] += 1
-        if session.wire is Wire.FREQTRADE:
-            session.close(CloseCode.SLOW_CONSUMER, "retention overtook this client; fills were lost")
-            return False
-        self._tell_position(session, cursor)
-        session.tell(notices.gap(self.epoch, cursor.ledger - 1, floor))
-        cursor.ledger = floor + 1
-        cursor.claim_from(floor)
-        return True
+        self.lane.loaded(session, page)
 
     def _level(self, session: Session, frames: list[bytes], now: float) -> bool:
         group, cursor = session.group, session.cursor
@@ -578,7 +538,7 @@ class Core:
         if not group.level:
             return False
         if positions.joins_with_a_position(cursor, group.cursor):
-            self._claim(group, cursor, frames, now)
+            self.lane.claim(group, cursor, frames, now)
         group.stragglers.discard(session)
         session.cursor = None
         session.lagging_told = False
@@ -595,73 +555,6 @@ class Core:
 
     def _events_level(self, group: Group, cursor: Cursor) -> bool:
         return all(cursor.events.get(stream, 1) >= ring.next for stream, ring in group.rings(self.events))
-
-    def _ledger(
-        self,
-        group: Group,
-        cursor: Cursor,
-        frames: list[bytes],
-        limit: int,
-        now: float,
-        session: Session | None = None,
-    ) -> int:
-        size = 0
-        while session is not None and session.page and size < limit:
-            slot = session.page.popleft()
-            if isinstance(slot, Damaged):
-                size += self._tell_damaged(group, cursor, slot, frames, now)
-            else:
-                size += self._pass(group, cursor, slot, frames, now)
-        if size < limit and self.tail.first <= cursor.ledger < self.tail.next:
-            for entry in self.tail.since(cursor.ledger):
-                size += self._pass(group, cursor, entry, frames, now)
-                if size >= limit:
-                    break
-        return size + self._claim_if_due(group, cursor, frames, now)
-
-    def _pass(self, group: Group, cursor: Cursor, entry: Entry, frames: list[bytes], now: float) -> int:
-        """Send an entry if the group wants it, and move the cursor behind it."""
-        cursor.ledger = entry.offset + 1
-        size = 0
-        if group.wants(entry.stream):
-            cursor.heads[entry.stream] = entry.offset
-            frames.append(entry.frame(group.wire))
-            size = len(frames[-1])
-        if entry.offset - cursor.claimed >= positions.CLAIM_OFFSETS:
-            size += self._claim(group, cursor, frames, now)
-        return size
-
-    def _claim_if_due(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
-        due = positions.claim_due(cursor, now)
-        if cursor is group.cursor:
-            due, group.owes_position = due or group.owes_position, False
-        elif cursor.replays and cursor.ledger >= self.tail.next:
-            due, cursor.replays = due or positions.has_claim(cursor), False
-        return self._claim(group, cursor, frames, now) if due else 0
-
-    def _claim(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
-        """Claim what a cursor has passed, behind it; on freqtrade's wire nothing is said of it."""
-        position = positions.claim(cursor, self.epoch, now)
-        if group.wire is Wire.FREQTRADE:
-            return 0
-        self.counters["positions"] += 1
-        frames.append(_frame_of(group.wire, position))
-        return len(frames[-1])
-
-    def _tell_damaged(
-        self, group: Group, cursor: Cursor, slot: Damaged, frames: list[bytes], now: float
-    ) -> int:
-        """A slot that the log cannot read: lost to the session, and nothing else is."""
-        self.counters["gaps"] += 1
-        size = self._claim(group, cursor, frames, now) if positions.has_claim(cursor) else 0
-        cursor.ledger = slot.offset + 1
-        cursor.claim_from(slot.offset)
-        if group.wire is Wire.FREQTRADE:
-            return 0
-        frames.append(
-            _frame_of(group.wire, notices.gap(self.epoch, slot.offset - 1, slot.offset, reason="damaged"))
-        )
-        return size + len(frames[-1])
 
     def _events(
         self, group: Group, cursor: Cursor, session: Session | None, frames: list[bytes], limit: int
@@ -696,7 +589,7 @@ class Core:
         self.counters["dropped"] += sum(lost.values())
         if group.wire is Wire.FREQTRADE:
             return 0
-        frames.append(_frame_of(group.wire, notices.dropped(lost)))
+        frames.append(frame_of(group.wire, notices.dropped(lost)))
         return len(frames[-1])
 
     def _state(
@@ -762,7 +655,7 @@ class Core:
         if schema.id in session.schemas:
             return 0
         _remember_schema(session, schema.id)
-        frames.append(_frame_of(session.wire, notices.schema_notice(schema)))
+        frames.append(frame_of(session.wire, notices.schema_notice(schema)))
         return len(frames[-1])
 
     def _begin_snapshot(
@@ -782,7 +675,7 @@ class Core:
             if schema.id in session.schemas:
                 return 0
             _remember_schema(session, schema.id)
-        frames.append(_frame_of(wire, notices.schema_notice(schema)))
+        frames.append(frame_of(wire, notices.schema_notice(schema)))
         return len(frames[-1])
 
     def _bound_held(self, session: Session | None) -> None:
@@ -867,8 +760,14 @@ class Core:
     def tell_position(self, session: Session) -> None:
         """A session that is served alone is told where it is."""
         if session.cursor is not None and session.wire is not Wire.FREQTRADE:
-            self.counters["positions"] += 1
-            session.tell(positions.claim(session.cursor, self.epoch, session.cursor.claimed_at))
+            self.lane.tell_position(session, session.cursor)
+
+    def last_words(self, session: Session) -> list[bytes]:
+        """What a session that ends is still told: its replies and, when it is served alone, where it is."""
+        self.tell_position(session)
+        frames: list[bytes] = []
+        _take_control(session, frames)
+        return frames
 
     def _expire(self, session: Session, now_ms: int) -> None:
         expires = session.principal.expires_ms
@@ -1027,8 +926,3 @@ def _take_control(session: Session, frames: list[bytes]) -> int:
     session.control.clear()
     session.control_bytes = 0
     return size
-
-
-def _frame_of(wire: Wire, message: dict[str, Any]) -> bytes:
-    codec = CODECS[wire]
-    return frame(codec.encode(message), text=codec.text)

@@ -10,7 +10,7 @@ from hub.core.entry import Entry
 from hub.core.events import EventRing, Events
 from hub.core.ledger import Damaged
 from hub.core.state import StateKey
-from hub.protocol.codec import CODECS, Wire, frame
+from hub.protocol.codec import Wire, frame_of
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
 from hub.protocol.subscription import Projection, Subscription
@@ -226,8 +226,7 @@ class Session:
 
     def tell(self, message: dict[str, Any]) -> None:
         """Queue a frame for this session alone: a reply or a notice."""
-        codec = CODECS[self.wire]
-        self.tell_frame(frame(codec.encode(message), text=codec.text))
+        self.tell_frame(frame_of(self.wire, message))
 
     def tell_frame(self, prepared: bytes) -> None:
         """Queue a prepared frame for this session alone."""

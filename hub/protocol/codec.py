@@ -27,6 +27,7 @@ __all__ = [
     "embedded",
     "encode_body",
     "frame",
+    "frame_of",
     "payload_of",
 ]
 
@@ -198,6 +199,16 @@ def frame(payload: bytes, *, text: bool) -> bytes:
     if size < 65536:
         return first + b"\x7e" + size.to_bytes(2, "big") + payload
     return first + b"\x7f" + size.to_bytes(8, "big") + payload
+
+
+def frame_of(wire: Wire, message: Mapping[str, Any]) -> bytes:
+    """A message as one websocket frame of a wire.
+
+    Raises:
+        BadMessage: a value that the wire cannot carry.
+    """
+    codec = CODECS[wire]
+    return frame(codec.encode(message), text=codec.text)
 
 
 def payload_of(prepared: bytes) -> bytes:

@@ -12,6 +12,7 @@ from hub.core import engine, entry, state
 from hub.core.ledger import Appended, Page, Read
 from hub.core.session import Session
 from hub.core.state import StateKey
+from hub.protocol import codec
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
 from hub.protocol.errors import BadFrame, Forbidden, NotDurable, Overloaded, TooLarge
@@ -47,7 +48,7 @@ def test_a_group_gets_the_same_object_encoded_once(wire: Wire, monkeypatch: pyte
         return real(payload, text=text)
 
     real = entry.frame
-    for module in (entry, state, engine):
+    for module in (entry, state, codec):
         monkeypatch.setattr(module, "frame", counting)
     rig.fill()
     rig.event()

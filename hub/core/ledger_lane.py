@@ -1,0 +1,146 @@
+"""The ledger's way to a session: entries of the tail and of pages that were read, the claims behind them, and the gaps.
+
+One cursor serves both, so a replay joins live without a gap or a duplicate: what is in memory comes from the tail, what
+is below it from a page, and the slots of a page are checked to be contiguous before any is sent. What cannot be sent is told as a
+gap, behind a position that claims all before it, so that a client takes no more for lost than is. Claims: hub.core.positions.
+"""
+
+from __future__ import annotations
+
+from hub.core import notices, positions
+from hub.core.entry import Entry
+from hub.core.ledger import Damaged, Page, Read, Tail
+from hub.core.session import Cursor, Group, Session
+from hub.protocol.close_codes import CloseCode
+from hub.protocol.codec import Wire, frame_of
+
+__all__ = ["LedgerLane"]
+
+
+class LedgerLane:
+    """Serves cursors from the tail; `counters` are the core's."""
+
+    def __init__(self, tail: Tail, counters: dict[str, int]) -> None:
+        self._tail = tail
+        self._counters = counters
+
+    def send(
+        self,
+        group: Group,
+        cursor: Cursor,
+        frames: list[bytes],
+        limit: int,
+        now: float,
+        session: Session | None = None,
+    ) -> int:
+        """Append what a cursor is owed of the ledger, about `limit` bytes of it, and the position that is due; returns the bytes."""
+        size = 0
+        while session is not None and session.page and size < limit:
+            slot = session.page.popleft()
+            if isinstance(slot, Damaged):
+                size += self._tell_damaged(group, cursor, slot, frames, now)
+            else:
+                size += self._pass(group, cursor, slot, frames, now)
+        if size < limit and self._tail.first <= cursor.ledger < self._tail.next:
+            for entry in self._tail.since(cursor.ledger):
+                size += self._pass(group, cursor, entry, frames, now)
+                if size >= limit:
+                    break
+        return size + self._claim_if_due(group, cursor, frames, now)
+
+    def _pass(self, group: Group, cursor: Cursor, entry: Entry, frames: list[bytes], now: float) -> int:
+        """Send an entry if the group wants it, and move the cursor behind it."""
+        cursor.ledger = entry.offset + 1
+        size = 0
+        if group.wants(entry.stream):
+            cursor.heads[entry.stream] = entry.offset
+            frames.append(entry.frame(group.wire))
+            size = len(frames[-1])
+        if entry.offset - cursor.claimed >= positions.CLAIM_OFFSETS:
+            size += self.claim(group, cursor, frames, now)
+        return size
+
+    def _claim_if_due(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
+        due = positions.claim_due(cursor, now)
+        if cursor is group.cursor:
+            due, group.owes_position = due or group.owes_position, False
+        elif cursor.replays and cursor.ledger >= self._tail.next:
+            due, cursor.replays = due or positions.has_claim(cursor), False
+        return self.claim(group, cursor, frames, now) if due else 0
+
+    def claim(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
+        """Claim what a cursor has passed, behind it; on freqtrade's wire nothing is said of it."""
+        position = positions.claim(cursor, self._tail.epoch, now)
+        if group.wire is Wire.FREQTRADE:
+            return 0
+        self._counters["positions"] += 1
+        frames.append(frame_of(group.wire, position))
+        return len(frames[-1])
+
+    def tell_claim(self, session: Session, cursor: Cursor) -> None:
+        """Claim to one session what its own cursor has passed, if anything, ahead of what it is told next."""
+        if positions.has_claim(cursor):
+            self.tell_position(session, cursor)
+
+    def tell_position(self, session: Session, cursor: Cursor) -> None:
+        """Tell one session where its own cursor is, also where that says nothing new."""
+        position = positions.claim(cursor, self._tail.epoch, cursor.claimed_at)
+        if session.wire is not Wire.FREQTRADE:
+            self._counters["positions"] += 1
+            session.tell(position)
+
+    def _tell_damaged(
+        self, group: Group, cursor: Cursor, slot: Damaged, frames: list[bytes], now: float
+    ) -> int:
+        """A slot that the log cannot read: lost to the session, and nothing else is."""
+        self._counters["gaps"] += 1
+        size = self.claim(group, cursor, frames, now) if positions.has_claim(cursor) else 0
+        cursor.ledger = slot.offset + 1
+        cursor.claim_from(slot.offset)
+        if group.wire is Wire.FREQTRADE:
+            return 0
+        gap = notices.gap(self._tail.epoch, slot.offset - 1, slot.offset, reason="damaged")
+        frames.append(frame_of(group.wire, gap))
+        return size + len(frames[-1])
+
+    # --- below the tail
+
+    def read_for(self, session: Session, cursor: Cursor, limit_bytes: int) -> Read | None:
+        """The read that a session needs to go on, unless one is under way or its page is not sent yet."""
+        if session.reading or session.page or cursor.ledger >= self._tail.first:
+            return None
+        session.reading = True
+        session.read_from = cursor.ledger
+        return Read(cursor.ledger, limit_bytes)
+
+    def loaded(self, session: Session, page: Page) -> None:
+        """The page of a read. A floor above the cursor is a gap; a page that is not contiguous ends the session."""
+        session.reading = False
+        cursor = session.cursor
+        # Who unsubscribed meanwhile, and began again below, reads anew from there.
+        if cursor is None or session.closing is not None or cursor.ledger < session.read_from:
+            return
+        # What retention took before core was told of it is not lost yet: it comes with its commit.
+        floor = min(page.floor, self._tail.next - 1)
+        if floor >= cursor.ledger and not self._gap(session, cursor, floor):
+            return
+        # The log may be ahead of what core was told of; that is delivered when it is.
+        entries = [entry for entry in page.entries if cursor.ledger <= entry.offset < self._tail.next]
+        stuck = not entries and cursor.ledger == session.read_from < self._tail.first
+        if stuck or any(entry.offset != cursor.ledger + i for i, entry in enumerate(entries)):
+            session.close(CloseCode.INTERNAL_ERROR, "the log has a hole")
+            return
+        session.page.extend(entries)
+        cursor.replays = True
+
+    def _gap(self, session: Session, cursor: Cursor, floor: int) -> bool:
+        """Tell a session what it lost; False when that ends it."""
+        self._counters["gaps"] += 1
+        if session.wire is Wire.FREQTRADE:
+            session.close(CloseCode.SLOW_CONSUMER, "retention overtook this client; fills were lost")
+            return False
+        self.tell_claim(session, cursor)
+        session.tell(notices.gap(self._tail.epoch, cursor.ledger - 1, floor))
+        cursor.ledger = floor + 1
+        cursor.claim_from(floor)
+        return True
