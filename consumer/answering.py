@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from consumer.keyed import IN_HAND, KeyedCall, Remembering
 from hub.protocol.botapi import (
     API_PREFIX,
     OPERATIONS,
@@ -34,6 +35,7 @@ class Answering:
 
     A request for no operation is a 404, one whose arguments are wrong a 422 that names the first of them (a hub has checked
     them before; other callers may not have). An exception that is none of BotAPI's is logged, without what was asked, and is a 502.
+    A call with a key is answered as before by a bot that remembers (`keyed`).
     """
 
     def __init__(self, bot: BotAPI) -> None:
@@ -46,7 +48,16 @@ class Answering:
         operation, in_path = found
         try:
             arguments = operation.arguments(in_path, request.query, request.body)
-            answer = await perform(self._bot, operation, arguments)
+            call = None if operation.reads else KeyedCall.of(request)
+            if call is not None and isinstance(self._bot, Remembering):
+                kept = await self._bot.answered(call)
+                if kept is not None:
+                    return kept
+            token = IN_HAND.set(call)
+            try:
+                answer = await perform(self._bot, operation, arguments)
+            finally:
+                IN_HAND.reset(token)
             return BotAnswer(status=200, body=msgspec.Raw(msgspec.json.encode(answer)))
         except BadArguments as error:
             return BotAnswer(status=422, body={"detail": [_mistake(operation, error)]})

@@ -9,8 +9,9 @@ Answers over all closed trades (profit, performance, periods and the like) share
 for all of them at once. The profit view, the dearest of them, and the open trades, which dashboards ask for every few seconds, are
 kept until the book's revision changes, which is once a candle; of the profit only its "ago" is new.
 
-Commands are the book's; texts of success are freqtrade 2026.9's, as a running bot answered them. All times are of candles, "28 minutes
-ago" and which day is today among them; only before the first candle, and for the signs of life, the time of day counts.
+Commands are the book's; what one answers to a call with a key is kept in the transaction of its effect. Texts of success are
+freqtrade 2026.9's, as a running bot answered them. All times are of candles, "28 minutes ago" and which day is today among them; only
+before the first candle, for the signs of life and for how long an answer is kept, the time of day counts.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from consumer.bot.profit import profit
 from consumer.bot.records import BotState, CustomDataRecord, TradeRecord
 from consumer.bot.trade_answers import Labels, entered, listed, opened
 from consumer.errors import ConsumerError
+from consumer.keyed import IN_HAND, KeyedCall
 from hub.frames.history import pair_history
 from hub.frames.timeframe import timeframe_ms
 from hub.protocol.answers import (
@@ -82,6 +84,7 @@ from hub.protocol.botapi import (
     Side,
     TradingMode,
 )
+from hub.protocol.calls import BotAnswer
 from hub.protocol.errors import BadFrame
 
 if TYPE_CHECKING:
@@ -282,20 +285,23 @@ class PaperAPI:
         return opened(record, self._labels)
 
     async def delete_trade(self, *, tradeid: int) -> DeletedTrade:
-        record = await self._trade(tradeid)
-        if record is None:
-            raise BotError(f"Trade with id '{tradeid}' not found.")
-        cancelled = await self._ask(lambda book: book.delete_trade(tradeid))
-        return DeletedTrade(
-            cancel_order_count=cancelled,
-            result="success",
-            result_msg=f"Deleted trade #{tradeid} for pair {record.pair}. Closed {cancelled} open orders.",
-            trade_id=tradeid,
-        )
+        def deleted(book: Book) -> DeletedTrade:
+            record = book.trade(_fitting(tradeid))
+            if record is None:
+                raise BotError(f"Trade with id '{tradeid}' not found.")
+            cancelled = book.delete_trade(tradeid)
+            return DeletedTrade(
+                cancel_order_count=cancelled,
+                result="success",
+                result_msg=f"Deleted trade #{tradeid} for pair {record.pair}. Closed {cancelled} open orders.",
+                trade_id=tradeid,
+            )
+
+        return await self._command(deleted)
 
     async def cancel_open_order(self, *, tradeid: int) -> OpenTrade:
-        number = _fitting(tradeid)
-        return opened(await self._ask(lambda book: book.cancel_open_order(number)), self._labels)
+        number, labels = _fitting(tradeid), self._labels
+        return await self._command(lambda book: opened(book.cancel_open_order(number), labels))
 
     async def reload_trade(self, *, tradeid: int) -> OpenTrade:
         number = _fitting(tradeid)
@@ -335,8 +341,10 @@ class PaperAPI:
         entry_tag: str | None = None,
         leverage: float | None = None,
     ) -> EnteredTrade | StatusText:
-        record = await self._ask(
-            lambda book: book.force_enter(
+        labels = self._labels
+
+        def made(book: Book) -> EnteredTrade:
+            record = book.force_enter(
                 pair,
                 side="short" if side is Side.SHORT else "long",
                 price=price,
@@ -345,8 +353,9 @@ class PaperAPI:
                 tag=entry_tag,
                 leverage=leverage,
             )
-        )
-        return entered(record, self._labels)
+            return entered(record, labels)
+
+        return await self._command(made)
 
     async def force_exit(
         self,
@@ -372,7 +381,7 @@ class PaperAPI:
                 return ResultText(result=f"Cancelled the entry order of trade {number}.")
             return ResultText(result=f"Created exit order for trade {number}.")
 
-        return await self._ask(left)
+        return await self._command(left)
 
     # --- pairs
 
@@ -380,11 +389,11 @@ class PaperAPI:
         return book_answers.blacklist(await self._ask(lambda book: book.blacklist()))
 
     async def add_to_blacklist(self, *, blacklist: list[str]) -> Blacklist:
-        return book_answers.blacklist(await self._ask(lambda book: book.add_to_blacklist(blacklist)))
+        return await self._command(lambda book: book_answers.blacklist(book.add_to_blacklist(blacklist)))
 
     async def delete_from_blacklist(self, *, pairs_to_delete: list[str] = []) -> Blacklist:  # noqa: B006
-        return book_answers.blacklist(
-            await self._ask(lambda book: book.delete_from_blacklist(pairs_to_delete))
+        return await self._command(
+            lambda book: book_answers.blacklist(book.delete_from_blacklist(pairs_to_delete))
         )
 
     async def whitelist(self) -> PairList:
@@ -406,10 +415,10 @@ class PaperAPI:
                 held = book.add_lock(lock.pair, _ms(lock.until), lock.side, lock.reason)
             return book_answers.locks(held)
 
-        return await self._ask(added)
+        return await self._command(added)
 
     async def delete_lock(self, *, lockid: int) -> Locks:
-        return book_answers.locks(await self._ask(lambda book: book.delete_lock(lockid)))
+        return await self._command(lambda book: book_answers.locks(book.delete_lock(lockid)))
 
     async def delete_locks(self, *, pair: str | None = None, lockid: int | None = None) -> Locks:
         def deleted(book: Book) -> Locks:
@@ -420,23 +429,30 @@ class PaperAPI:
                 held = book.delete_lock(lockid)
             return book_answers.locks(held)
 
-        return await self._ask(deleted)
+        return await self._command(deleted)
 
     # --- control
 
     async def start(self) -> StatusText:
-        before = await self._ask(lambda book: book.set_state(BotState.RUNNING))
-        running = before is BotState.RUNNING
-        return StatusText(status="already running" if running else "starting trader ...")
+        def started(book: Book) -> StatusText:
+            running = book.set_state(BotState.RUNNING) is BotState.RUNNING
+            return StatusText(status="already running" if running else "starting trader ...")
+
+        return await self._command(started)
 
     async def stop(self) -> StatusText:
-        before = await self._ask(lambda book: book.set_state(BotState.STOPPED))
-        stopped = before is BotState.STOPPED
-        return StatusText(status="already stopped" if stopped else "stopping trader ...")
+        def stopped(book: Book) -> StatusText:
+            already = book.set_state(BotState.STOPPED) is BotState.STOPPED
+            return StatusText(status="already stopped" if already else "stopping trader ...")
+
+        return await self._command(stopped)
 
     async def pause(self) -> StatusText:
-        before = await self._ask(lambda book: book.set_state(BotState.PAUSED))
-        return StatusText(status=_STARTED_PAUSED if before is BotState.STOPPED else _PAUSED)
+        def paused(book: Book) -> StatusText:
+            before = book.set_state(BotState.PAUSED)
+            return StatusText(status=_STARTED_PAUSED if before is BotState.STOPPED else _PAUSED)
+
+        return await self._command(paused)
 
     async def reload_config(self) -> StatusText:
         """Refused with the key at fault when the configuration cannot be used; else the bot begins anew once this is answered."""
@@ -477,6 +493,21 @@ class PaperAPI:
         return await self._ask(told)
 
     # --- the book
+
+    async def answered(self, call: KeyedCall) -> BotAnswer | None:
+        """As Remembering: what a command answered to an earlier call, also in an earlier run."""
+        kept = await self._ask(lambda book: book.answered(call, self._day_ms()))
+        return None if kept is None else BotAnswer(status=kept[0], body=msgspec.Raw(kept[1].encode()))
+
+    async def _command(self, deed: Callable[[Book], Answer]) -> Answer:
+        """As `_ask`, of what changes the book; the answer to a call with a key is kept in the same transaction."""
+        call = IN_HAND.get()
+        if call is None:
+            return await self._ask(deed)
+        return await self._ask(lambda book: book.once(call, self._day_ms(), lambda: deed(book)))
+
+    def _day_ms(self) -> int:
+        return round(self._clock() * 1000)
 
     async def _ask(self, question: Callable[[Book], Answer]) -> Answer:
         """What `question` says of the book, from a thread. A cancelled caller waits until the thread is done."""
@@ -552,7 +583,7 @@ class PaperAPI:
         """The bot's present, which is that of its candles: in a replay too, today is a day that has trades."""
         book = self._bot.book
         now_ms = None if book is None else book.now_ms
-        return round(self._clock() * 1000) if now_ms is None else now_ms
+        return self._day_ms() if now_ms is None else now_ms
 
 
 def _version() -> str:

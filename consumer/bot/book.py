@@ -39,8 +39,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from sqlalchemy import StaticPool, delete, func, select, update
 from sqlalchemy.orm import Session
 
@@ -58,13 +59,15 @@ from consumer.bot.orders import Orders
 from consumer.bot.queries import Queries, Reading
 from consumer.bot.records import BlacklistRecord, BotState, TradeRecord
 from consumer.bot.settings import OrderKind, PaperSettings
-from hub.protocol.botapi import BotError, NotFound
+from consumer.keyed import KeyedCall
+from hub.protocol.botapi import BotError, NotFound, refusal
 
 __all__ = ["Book", "Outgoing", "Position", "Source", "Summary"]
 
 log = logging.getLogger(__name__)
 
 _MINUTE_MS = 60_000
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Book(Queries, Commands):
         self._orders = Orders(self._journal, settings)
         self._bans = Bans(self._journal, settings)
         self._failed = False
+        self._within_once = False
         self._kept: dict[int, TradeRecord] = {}
         self._listed: tuple[str, ...] = ()
         self._skipped = 0
@@ -184,6 +188,32 @@ class Book(Queries, Commands):
             for candle in candles:
                 self._act(candle, source, listed)
             return self._journal.next_message - before
+
+    def once(self, call: KeyedCall, now_ms: int, deed: Callable[[], Answer]) -> Answer:
+        """Do a deed, of commands of this book, in one transaction that keeps its answer too, a refusal among them.
+
+        Raises what the deed raises; a refusal of a later command leaves those before it done, as without a call.
+        """
+        refused: BotError | NotFound | None = None
+        with self._transaction():
+            self._within_once = True
+            try:
+                answer = deed()
+                status, body = 200, msgspec.json.encode(answer)
+            except (BotError, NotFound) as error:
+                refused, told = error, refusal(error, call.path)
+                status, body = told.status, msgspec.json.encode(told.body)
+            finally:
+                self._within_once = False
+            self._journal.keep_answer(call.id, status, body.decode(), now_ms)
+        if refused is not None:
+            raise refused
+        return answer
+
+    def answered(self, call: KeyedCall, now_ms: int) -> tuple[int, str] | None:
+        """The status and JSON body that `once` kept, within KEY_S before `now_ms`."""
+        with self._lock, one_line(), Session(self._engine) as session:
+            return self._journal.answered(session, call.id, now_ms)
 
     def outgoing(self, limit: int) -> list[Outgoing]:
         """The oldest messages that wait to be published, at most `limit`."""
@@ -241,6 +271,10 @@ class Book(Queries, Commands):
         with self._lock, one_line(), localcontext(rules.CONTEXT):
             if self._failed:
                 raise DatabaseFailed("the bot's database: an earlier transaction failed")
+            if self._within_once:
+                with self._part():
+                    yield
+                return
             before = self._journal.next_message
             try:
                 yield
@@ -258,6 +292,16 @@ class Book(Queries, Commands):
             self._narrate()
             if self.on_outgoing is not None and self._journal.next_message > before:
                 self.on_outgoing()
+
+    @contextmanager
+    def _part(self) -> Iterator[None]:
+        """A command of a larger transaction, which ends it; what it said before it was refused is not told."""
+        told = len(self._journal.told)
+        try:
+            yield
+        except (BotError, NotFound):
+            del self._journal.told[told:]
+            raise
 
     def _narrate(self) -> None:
         """Say in the log what was committed."""

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, StaticPool, Table, create_engine, event, inspect, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
-from consumer.bot.models import SCHEMA_VERSION, Base, Wallet
+from consumer.bot.models import ADDED, SCHEMA_VERSION, Base, Wallet
 from consumer.bot.settings import PaperSettings
 from consumer.errors import ConfigError, ConsumerError
 
@@ -42,7 +42,7 @@ def one_line() -> Iterator[None]:
 
 
 def open_database(url: URL) -> Engine:
-    """The engine of a PaperBot's database, its tables made when it is empty.
+    """The engine of a PaperBot's database, its tables made when it is empty, and added to when it is of an older version.
 
     A commit is on disk when it returns (SQLite: WAL, synchronous=FULL), and nothing is when it failed, tables included. The
     URL may hold a password and is never shown.
@@ -151,10 +151,23 @@ def _tables(engine: Engine) -> None:
     # Only this column is read before the version is known to fit.
     with engine.connect() as connection:
         version = connection.execute(select(Wallet.schema_version)).scalar()
-    if version is not None and version != SCHEMA_VERSION:
+    if version in ADDED:
+        _migrate(engine, version)
+        present = set(inspect(engine).get_table_names())
+    elif version is not None and version != SCHEMA_VERSION:
         raise ConfigError("db_url", f"expected schema version {SCHEMA_VERSION}, the database has {version}")
     if missing := set(Base.metadata.tables) - present:
         raise ConfigError("db_url", f"expected a PaperBot's database, table {min(missing)!r} is missing")
+
+
+def _migrate(engine: Engine, version: int) -> None:
+    """Add what this version has and an older one had not, all or nothing. What is there is not touched."""
+    added = [
+        cast(Table, model.__table__) for since in range(version, SCHEMA_VERSION) for model in ADDED[since]
+    ]
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection, tables=added)
+        connection.execute(update(Wallet).values(schema_version=SCHEMA_VERSION))
 
 
 def _reason(error: Exception) -> str:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Table, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from consumer.bot.database import open_wallet
 from consumer.bot.fills import Told
 from consumer.bot.models import (
+    Answered,
     BlacklistChange,
     Clock,
     CustomDatum,
@@ -34,14 +35,18 @@ from consumer.bot.models import (
 from consumer.bot.records import BotState
 from consumer.bot.settings import PaperSettings
 from hub.frames.timeframe import timeframe_ms
+from hub.protocol.calls import KEY_S
 
 __all__ = ["Journal", "Source"]
 
+_KEY_MS = round(KEY_S * 1000)
 _RATES = cast(Table, Rate.__table__)
 _UPDATE_RATE = update(_RATES).where(_RATES.c.pair == bindparam("of_pair")).values(close=bindparam("at"))
 _INSERT_RATE = insert(_RATES).values(pair=bindparam("of_pair"), close=bindparam("at"))
 
 HOUR_MS = 3_600_000
+MOST_ANSWERS, ANSWERS_BYTES = 1000, 16 * 1024 * 1024
+"""Of answers to keyed calls: rows, and characters of their bodies."""
 MOST_TOTALS = 10_000
 """Of the wallet's totals. Once there are more, every second one of the older half is dropped: old history becomes coarser."""
 
@@ -128,6 +133,32 @@ class Journal:
     def note(self, text: str) -> None:
         """Something that a person did, for the log."""
         self.told.append(text)
+
+    def keep_answer(self, call: str, status: int, body: str, at_ms: int) -> None:
+        """Keep the answer to a call with its effect, for KEY_S of the time of day, within bounds: the oldest go first."""
+        stale = or_(
+            Answered.at_ms <= at_ms - _KEY_MS, Answered.at_ms > at_ms + _KEY_MS, Answered.call == call
+        )
+        self.session.execute(delete(Answered).where(stale))
+        values = {"call": call, "at_ms": at_ms, "status": status, "body": body, "size": len(body)}
+        self.session.execute(insert(Answered).values(**values))
+        kept, size, gone = 0, 0, []
+        for name, taken in self.session.execute(
+            select(Answered.call, Answered.size).order_by(Answered.call != call, Answered.at_ms.desc())
+        ):
+            kept, size = kept + 1, size + taken
+            if kept > MOST_ANSWERS or size > ANSWERS_BYTES:
+                gone.append(name)
+        if gone:
+            self.session.execute(delete(Answered).where(Answered.call.in_(gone)))
+
+    def answered(self, session: Session, call: str, now_ms: int) -> tuple[int, str] | None:
+        """The status and body that were kept for a call; `session` is any on the database."""
+        held = and_(Answered.at_ms > now_ms - _KEY_MS, Answered.at_ms <= now_ms + _KEY_MS)
+        found = session.execute(
+            select(Answered.status, Answered.body).where(Answered.call == call, held)
+        ).first()
+        return None if found is None else (found.status, found.body)
 
     def drop(self, row: Any) -> None:
         """Delete a row, whether it was stored yet or not."""

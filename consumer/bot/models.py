@@ -1,4 +1,4 @@
-"""The tables of a PaperBot: wallet, trades and orders, what waits, what is barred, and the outbox.
+"""The tables of a PaperBot: wallet, trades and orders, what waits, what is barred, the outbox, and answers to keyed calls.
 
 Money is stored as decimal text, since SQLite has no exact type; times are ms since 1970 UTC, of candles wherever a trade is
 meant. SCHEMA_VERSION stands in the wallet's row and changes with every change here.
@@ -15,7 +15,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 __all__ = [
+    "ADDED",
     "SCHEMA_VERSION",
+    "Answered",
     "Base",
     "BlacklistChange",
     "Clock",
@@ -30,7 +32,7 @@ __all__ = [
     "WalletTotal",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 # Amounts and fees come again and again in neighbouring rows: one object for them all, and a third of the time to read them.
@@ -246,3 +248,19 @@ class OutboxEntry(Base):
     mid: Mapped[str] = mapped_column(unique=True)
     data: Mapped[str]
     refused: Mapped[str | None] = mapped_column(default=None)
+
+
+class Answered(Base):
+    """The answer to a call with a key, written with the call's effect. `at_ms` is of the time of day, `body` JSON."""
+
+    __tablename__ = "answers"
+
+    call: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at_ms: Mapped[int] = mapped_column(index=True)
+    status: Mapped[int]
+    body: Mapped[str]
+    size: Mapped[int]
+
+
+ADDED = {2: (Answered,)}
+"""What was added after a schema version, which had all else as it is now."""

@@ -37,7 +37,7 @@ def test_another_schema_version_is_told_in_one_line(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
     error = refused(f"sqlite:///{path}")
-    assert str(error) == "db_url: expected schema version 2, the database has 99"
+    assert str(error) == "db_url: expected schema version 3, the database has 99"
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -142,3 +142,44 @@ def test_a_name_that_is_no_name_of_a_file(tmp_path: Path) -> None:
 
 def test_a_password_is_not_in_the_repr() -> None:
     assert "hunter2" not in repr(settings("postgresql://me:hunter2@localhost/x"))
+
+
+def of_version_2(path: Path) -> None:
+    """Make a database what it was in version 2."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE answers")
+        connection.execute("UPDATE wallet SET schema_version = 2")
+
+
+def test_a_database_of_version_2_is_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    url = f"sqlite:///{path}"
+    book = Book(settings(url))
+    source, candle = Source("hub", "a", "5m", "spot"), Candle(1.0, 1.0, 1.0, 1.0)
+    book.act([ReadyCandle(300_000, [("BTC/USDT", candle)])], source=source, listed=["BTC/USDT"])
+    before = book.summary()
+    book.close()
+    of_version_2(path)
+    for _ in range(2):
+        book = Book(settings(url))
+        assert book.summary() == before
+        assert book.sources == {source: 300_000}
+        book.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT schema_version FROM wallet").fetchone() == (3,)
+        assert connection.execute("SELECT COUNT(*) FROM answers").fetchone() == (0,)
+
+
+def test_a_migration_that_dies_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.sqlite"
+    Book(settings(f"sqlite:///{path}")).close()
+    of_version_2(path)
+    with monkeypatch.context() as killed:
+        killed.setattr("consumer.bot.database.update", None)
+        with pytest.raises(TypeError):
+            open_database(make_url(f"sqlite:///{path}"))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT schema_version FROM wallet").fetchone() == (2,)
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        assert ("answers",) not in tables
+    Book(settings(f"sqlite:///{path}")).close()
