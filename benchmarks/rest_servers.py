@@ -186,7 +186,7 @@ class Context:
             "paper": {"start_from": "earliest"}, "stoploss": -0.99,
         }  # fmt: skip
 
-    async def publish(self, topic: str, data: Any, *, mid: str) -> None:
+    async def publish(self, topic: str, data: Any, *, mid: str, kept: bool = False) -> None:
         """Nothing to publish to."""
 
     async def reload(self, check: Any = None) -> None:

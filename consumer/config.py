@@ -93,7 +93,8 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The section `publish`: the hub that a local bot publishes to, by `url` or by `host`.
 
     `bot` is the name to publish under; where the section has none it is `ConsumerConfig.bot_name`. `attach`: whether the hub may
-    ask the bot over REST, if it is a bot that can be asked.
+    ask the bot over REST, if it is a bot that can be asked. `outbox`: the file, in the data directory where it is no absolute path,
+    that keeps ledger messages until they are acknowledged; null for none.
     """
 
     token: _Name
@@ -104,6 +105,7 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True):
     secure: bool = False
     ca_file: str | None = None
     attach: bool = True
+    outbox: _Name | None = "outbox.sqlite"
 
     def __repr__(self) -> str:
         # A URL may hold a token, too.

@@ -119,7 +119,7 @@ class Feed:
         """One run; returns the configuration to run by next, None after a signal."""
         filed = await asyncio.to_thread(read_file, self._positions)
         context = _Context(self._config, self._data_dir, self._read)
-        async with _publishing(self._config.publish, context.restated) as publisher:
+        async with _publishing(self._config.publish, self._data_dir, context.restated) as publisher:
             context.publisher = publisher
             bot = _made(self._factory)
             try:
@@ -208,14 +208,14 @@ class _Context:
         self._read = read
         self._whitelist: Any = None
 
-    async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
+    async def publish(self, topic: str, data: Any, *, mid: str, kept: bool = False) -> Position | None:
         if self.publisher is None:
             return None
         if topic == "whitelist":
             self._whitelist = data
         # That a candle is there is of the moment: a hub without room for it must not hold up a fill.
         expendable = topic == "new_candle"
-        ack = await self.publisher.publish(self.name, topic, data, mid=mid, expendable=expendable)
+        ack = await self.publisher.publish(self.name, topic, data, mid=mid, expendable=expendable, kept=kept)
         return ack.position
 
     def restated(self) -> Iterator[Publication]:
@@ -264,7 +264,7 @@ def _read_again(
     config = read()
     name, publish = _name(config), config.publish
     if publish is not None:
-        _publisher(publish, None)
+        _publisher(publish, None, None)
     if check is not None:
         check(config.raw, name)
     return config
@@ -345,19 +345,27 @@ def _to_stderr(line: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _publishing(
-    publish: PublishConfig | None, restate: Callable[[], Iterable[Publication]]
+    publish: PublishConfig | None, data_dir: Path, restate: Callable[[], Iterable[Publication]]
 ) -> AsyncIterator[Publisher | None]:
     if publish is None:
         yield None
         return
-    async with _publisher(publish, restate) as publisher:
+    outbox = None if publish.outbox is None else data_dir / publish.outbox
+    async with _publisher(publish, outbox, restate) as publisher:
         yield publisher
 
 
-def _publisher(publish: PublishConfig, restate: Callable[[], Iterable[Publication]] | None) -> Publisher:
+def _publisher(
+    publish: PublishConfig, outbox: Path | None, restate: Callable[[], Iterable[Publication]] | None
+) -> Publisher:
     try:
         return Publisher(
-            publish.where, publish.token, name=publish.bot, ca_file=publish.ca_file, restate=restate
+            publish.where,
+            publish.token,
+            outbox=outbox,
+            name=publish.bot,
+            ca_file=publish.ca_file,
+            restate=restate,
         )
     except ConfigError as error:
         raise ConfigError("publish.url", error.expected) from None

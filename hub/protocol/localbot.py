@@ -138,11 +138,13 @@ class BotContext(Protocol):
     def name(self) -> str:
         """The bot's own name, under which it publishes."""
 
-    async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
+    async def publish(self, topic: str, data: Any, *, mid: str, kept: bool = False) -> Position | None:
         """Publish under the bot's name; returns once the hub acknowledged (the position, for ledger topics).
 
         Waits through reconnects and while the hub has no room; a new_candle is refused then (PublishError, temporary). Without a
-        hub to publish to, returns None at once. A whitelist is published again to a hub that restarted.
+        hub to publish to, returns None at once. A whitelist is published again to a hub that restarted. A ledger message is kept on
+        disk meanwhile, so that a later run publishes it if this one dies; not with `kept`: the bot keeps it by itself until this
+        returns. A `mid` that says what the message is of (`f"{trade_id}/{order_id}/fill"`) makes it harmless to publish it again.
         """
 
     async def reload(self, check: Callable[[Mapping[str, Any], str], object] | None = None) -> None:

@@ -78,8 +78,11 @@ class FakePublisher:
 
     made: list[FakePublisher]
 
-    def __init__(self, url: str, token: str, *, name: str, ca_file: str | None, restate: Any) -> None:
+    def __init__(
+        self, url: str, token: str, *, outbox: Path | None, name: str, ca_file: str | None, restate: Any
+    ) -> None:
         self.url, self.name, self.published = url, name, list[tuple[Any, ...]]()
+        self.outbox = outbox
         self.restate = restate
         type(self).made.append(self)
 
@@ -89,9 +92,11 @@ class FakePublisher:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def publish(self, bot: str, topic: str, data: Any, *, mid: str, expendable: bool) -> Ack:
+    async def publish(
+        self, bot: str, topic: str, data: Any, *, mid: str, expendable: bool, kept: bool
+    ) -> Ack:
         assert expendable == (topic == "new_candle")
-        self.published.append((bot, topic, data, mid))
+        self.published.append((bot, topic, data, mid, kept))
         return Ack(position=Position("e1", 7))
 
 
@@ -479,11 +484,16 @@ async def test_the_context_publishes_under_the_bots_name(tmp_path: Path) -> None
         assert bot.context.data_dir == tmp_path
         assert bot.context.get_producer_pairs() == ["BTC/USD"]
         assert await bot.context.publish("entry", {"a": 1}, mid="m") == Position("e1", 7)
+        await bot.context.publish("entry", {"a": 1}, mid="n", kept=True)
 
     await feed_with(bot, tmp_path, publish, settings=settings)
     (publisher,) = FakePublisher.made
     assert publisher.url == "ws://[::1]:9000"
-    assert publisher.published == [("paper", "entry", {"a": 1}, "m")]
+    assert publisher.published == [
+        ("paper", "entry", {"a": 1}, "m", False),
+        ("paper", "entry", {"a": 1}, "n", True),
+    ]
+    assert publisher.outbox == tmp_path / "outbox.sqlite"
 
 
 async def test_without_a_hub_to_publish_to_publish_returns_none(tmp_path: Path) -> None:
@@ -571,7 +581,7 @@ async def test_a_bot_begins_anew_with_the_file_of_now(kind: type[Bot], tmp_path:
         [Position("e1", 3)],
     ]
     assert [bot.stops for bot in bots.bots] == [1, 1]
-    assert FakePublisher.made[-1].published == [("new", "entry", {}, "m")]
+    assert FakePublisher.made[-1].published == [("new", "entry", {}, "m", False)]
 
 
 async def test_a_file_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
+import shutil
+import sqlite3
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from consumer_doubles import KEY, FakeConnection, FakeDial, numbers, rows, run_virtual, until, welcome
 
-from consumer.errors import ConnectionFailed, HubRefused, PublishError, Unauthorized
+from consumer.errors import ConfigError, ConnectionFailed, HubRefused, NotStored, PublishError, Unauthorized
 from consumer.publisher import Ack, Publication, Publisher
 from hub.frames import v2
 from hub.frames.columns import Schema
-from hub.protocol.codec import Wire
+from hub.protocol.codec import Wire, encode_body
 from hub.protocol.envelope import Position
+from hub.protocol.values import plain
 
 FILL = {"trade_id": 1, "pair": "A/B"}
 CALM = logging.getLogger("consumer.publisher")
@@ -425,3 +430,318 @@ async def test_what_a_hub_may_have_forgotten_is_said_again() -> None:
         await asyncio.sleep(1)
         await p.flush()
     assert [data["topic"] for data in hub.got] == ["entry_fill", "whitelist", "analyzed_df"]
+
+
+@virtual
+async def test_a_silence_of_eight_seconds_neither_loses_nor_repeats() -> None:
+    hub = Hub()
+    connection, late = hub.connection(), []
+    asked = hub.answer
+
+    def slow(message: dict[str, Any]) -> list[dict[str, Any]]:
+        late.extend(asked(message))
+        return []
+
+    connection.answer = slow
+    async with publisher(FakeDial(connection)) as p:
+        futures = [await p.submit(publication) for publication in fills(300)]
+        await until(lambda: len(late) == 256)
+        await asyncio.sleep(8)
+        connection.answer = asked
+        connection.feed(*late)
+        acks = [await future for future in futures]
+        assert p.statistics()["connections"] == 1
+    assert hub.mids() == [f"m{i}" for i in range(300)]
+    assert [ack.position.offset for ack in acks if ack.position] == list(range(1, 301))
+
+
+@virtual
+async def test_a_hub_that_answers_pings_but_no_publish_is_given_up() -> None:
+    hub = Hub()
+    hub.silent = True
+    loop = asyncio.get_running_loop()
+    first, second = hub.connection(), hub.connection()
+    async with publisher(FakeDial(first, second)) as p:
+        start = loop.time()
+        future = await p.submit(fills(1)[0])
+        await until(lambda: hub.got)
+        hub.silent = False
+        assert (await future).position == Position("e7", 1)
+        assert 60 <= loop.time() - start < 62
+        assert first.pings >= 2
+        assert p.statistics()["overdue"] == 1
+    assert hub.mids() == ["m0", "m0"]
+
+
+@virtual
+async def test_a_refused_token_is_tried_again_every_minute() -> None:
+    hub = Hub()
+    dial = FakeDial(Unauthorized("403"), Unauthorized("403"), Unauthorized("403"), hub.connection())
+    async with publisher(dial) as p:
+        with pytest.raises(Unauthorized):
+            await p.publish("a", "entry_fill", FILL)
+        with pytest.raises(Unauthorized):
+            await p.publish("a", "entry_fill", FILL)
+        await asyncio.sleep(121)
+        assert (await p.publish("a", "entry_fill", FILL)).position == Position("e7", 1)
+    times = [t for t, _ in dial.attempts]
+    assert [b - a for a, b in itertools.pairwise(times)] == [0.5, 60, 60]
+
+
+@virtual
+async def test_a_repeated_mid_joins_what_waits_or_is_refused() -> None:
+    hub = Hub()
+    hub.silent = True
+    first, second = hub.connection(), hub.connection()
+    async with publisher(FakeDial(first, second)) as p:
+        one = await p.submit(Publication(bot="a", topic="entry_fill", data=FILL, mid="x"))
+        same = await p.submit(Publication(bot="a", topic="entry_fill", data=dict(FILL), mid="x", ts=9))
+        for other in (
+            Publication(bot="a", topic="entry_fill", data={**FILL, "trade_id": 2}, mid="x"),
+            Publication(bot="b", topic="entry_fill", data=FILL, mid="x"),
+            Publication(bot="a", topic="exit_fill", data=FILL, mid="x"),
+        ):
+            with pytest.raises(PublishError, match="id_conflict: mid 'x' is that of another message"):
+                await p.submit(other)
+        await until(lambda: hub.got)
+        one.cancel()
+        hub.silent = False
+        first.end(1006)
+        assert await same == Ack(Position("e7", 1))
+    assert hub.mids() == ["x", "x"]
+    assert one.cancelled()
+
+
+# --- with an outbox on disk, in real time
+
+
+def stored(path: Path, connection: FakeConnection | None = None, **more: Any) -> Publisher:
+    dial = FakeDial(connection) if connection is not None else FakeDial()
+    settings: dict[str, Any] = {"encoding": "json", "random": lambda: 0.0, "now_ms": lambda: 5, "dial": dial}
+    return Publisher("ws://h", "s3cret", outbox=path, **(settings | more))
+
+
+def abandon(publisher: Publisher) -> None:
+    """Wait for no more acknowledgements."""
+    assert publisher._task is not None
+    publisher._task.cancel()
+
+
+def killed(path: Path) -> Path:
+    """What a kill at this moment leaves."""
+    to = path.with_name(f"{path.stem}-killed")
+    to.mkdir()
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.with_name(name), to)
+    return to / path.name
+
+
+@pytest.mark.anyio
+async def test_what_a_killed_publisher_left_goes_first_and_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    silent = Hub()
+    silent.silent = True
+    async with stored(path, silent.connection()) as p:
+        for publication in fills(4):
+            await p.submit(publication)
+        await p.submit(Publication(bot="a", topic="whitelist", data=["A/B"]))
+        await p.submit(Publication(bot="a", topic="status", data={"status": "x"}))
+        await p.submit(Publication(bot="a", topic="exit_fill", data=FILL, mid="kept", kept=True))
+        await p.submit(Publication(bot="a", topic="exit_fill", data=FILL, ts=77))
+        await until(lambda: len(silent.got) == 8)
+        left = killed(path)
+        abandon(p)
+    hub = Hub()
+    hub.offsets = {"m0": 1}
+    again = stored(left, hub.connection(), now_ms=lambda: 99)
+    async with again as p:
+        assert p.statistics()["outbox_messages"] == 5
+        repeated = await p.submit(fills(3)[2])
+        ack = await p.publish("a", "entry_fill", FILL, mid="new")
+        assert ack.position == Position("e7", 6)
+        assert (await repeated).position == Position("e7", 3)
+        assert p.statistics()["duplicates"] == 1
+    assert hub.mids()[:4] == ["m0", "m1", "m2", "m3"]
+    assert hub.mids()[5:] == ["new"]
+    assert [data for data in hub.got if data["mid"] != "new"] == [
+        data for data in silent.got if data["topic"].endswith("_fill") and data["mid"] != "kept"
+    ]
+    assert [data["ts"] for data in hub.got] == [5, 5, 5, 5, 77, 99]
+    async with stored(left) as p:
+        assert p.statistics()["outbox_messages"] == 0
+        abandon(p)
+
+
+@pytest.mark.anyio
+async def test_the_other_wire_can_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    data = {
+        "trade_id": 1 << 60,
+        "pair": "Ä/€",
+        "open_rate": 4.2e-11,
+        "amount": 1.0,
+        "x": [None, -0.0, {"y": ""}],
+    }
+    async with stored(path) as p:
+        await p.submit(Publication(bot="a", topic="entry_fill", data=data, mid="x"))
+        abandon(p)
+    hub = Hub()
+    connection = FakeConnection(Wire.MSGPACK)
+    connection.feed(welcome())
+    connection.answer = hub.answer
+    async with stored(path, connection, encoding="msgpack") as p:
+        await p.flush()
+    assert hub.got[0]["data"] == data
+    assert encode_body(hub.got[0]["data"]) == encode_body(plain(data))
+
+
+@pytest.mark.anyio
+async def test_leaving_keeps_what_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("consumer.publisher.FLUSH_S", 0.01)
+    path = tmp_path / "o.sqlite"
+    async with stored(path) as p:
+        future = await p.submit(fills(1)[0])
+        await p.submit(Publication(bot="a", topic="whitelist", data=["A/B"]))
+    with pytest.raises(ConnectionFailed, match="the publisher was closed; the message stays in the outbox"):
+        await future
+    with pytest.raises(ConnectionFailed, match="closed"):
+        await p.submit(fills(2)[1])
+    assert f"2 messages are not acknowledged; 1 of them stay in {path}" in caplog.text
+    hub = Hub()
+    async with stored(path, hub.connection()) as p:
+        await p.flush()
+    assert hub.mids() == ["m0"]
+
+
+@pytest.mark.anyio
+async def test_what_is_refused_for_good_stays_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    hub = Hub()
+    hub.refusals = [
+        {"code": "id_expired", "message": "too old"},
+        None,
+        {"code": "id_conflict", "message": "no"},
+    ]
+    async with stored(path, hub.connection()) as p:
+        futures = [await p.submit(publication) for publication in fills(3)]
+        with pytest.raises(PublishError, match="id_expired: too old"):
+            await futures[0]
+        await futures[1]
+        with pytest.raises(PublishError, match="id_conflict"):
+            await futures[2]
+    assert p.statistics()["refused_kept"] == 2
+    connection = sqlite3.connect(path)
+    kept = connection.execute("SELECT mid, ts, body, refused FROM message").fetchall()
+    assert [(row[0], row[1], json.loads(row[2]), row[3]) for row in kept] == [
+        ("m0", 5, FILL, "id_expired: too old"),
+        ("m2", 5, FILL, "id_conflict: no"),
+    ]
+    # The operator's way to have one sent once more: with the mid of one that waits, it is that one or refused anew.
+    connection.execute("UPDATE message SET refused = NULL")
+    connection.execute(
+        "INSERT INTO message SELECT 9, bot, topic, mid, ts, body, NULL, NULL FROM message WHERE mid = 'm0'"
+    )
+    connection.execute(
+        "INSERT INTO message SELECT 10, 'b', topic, mid, ts, body, NULL, NULL FROM message WHERE number = 9"
+    )
+    connection.commit()
+    connection.close()
+    again = Hub()
+    async with stored(path, again.connection()) as p:
+        await p.flush()
+    assert again.mids() == ["m0", "m2"]
+    assert p.statistics()["refused_kept"] == 1
+
+
+@pytest.mark.anyio
+async def test_a_message_that_the_disk_does_not_take_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub()
+    async with stored(tmp_path / "o.sqlite", hub.connection()) as p:
+        await p.publish("a", "entry_fill", FILL, mid="before")
+        monkeypatch.setattr("consumer.outbox_file._INSERT", "INSERT INTO nowhere VALUES (?, ?, ?, ?, ?, ?)")
+        with pytest.raises(NotStored, match=r"not_durable: .*o\.sqlite: no such table: nowhere"):
+            await p.submit(fills(1)[0])
+        with pytest.raises(NotStored):
+            await p.publish_many(fills(2))
+        assert p.statistics()["outbox_bytes"] == 0
+        monkeypatch.undo()
+        assert len(await p.publish_many(fills(2))) == 2
+        assert (p.statistics()["not_stored"], p.statistics()["commits_failed"]) == (3, 2)
+    assert hub.mids() == ["before", "m0", "m1"]
+
+
+@pytest.mark.anyio
+async def test_what_no_hub_can_take_is_not_stored(tmp_path: Path) -> None:
+    async with stored(tmp_path / "o.sqlite") as p:
+        for publication, text in (
+            (
+                Publication(bot="", topic="entry_fill", data=FILL),
+                "bad_message: bot: expected 1 to 64 bytes, got 0",
+            ),
+            (
+                Publication(bot="a", topic="entry_fill", data=FILL, mid="x" * 65),
+                "mid: expected 1 to 64 bytes",
+            ),
+            (Publication(bot="a", topic="entry_fill", data=FILL, ts=-1), "ts: expected ms since 1970"),
+            (Publication(bot="a", topic="entry_fill", data=FILL, ts=1 << 60), "ts: expected ms since 1970"),
+            (Publication(bot="a", topic="entry_fill", data={"x": object()}), "bad_message: data.x"),
+            (Publication(bot="\ud800", topic="entry_fill", data=FILL), "bad_message"),
+        ):
+            with pytest.raises(PublishError, match=text):
+                await p.submit(publication)
+        assert p.statistics()["outbox_messages"] == 0
+        abandon(p)
+
+
+@pytest.mark.anyio
+async def test_stored_messages_wait_for_a_token_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = asyncio.Event()
+    hub = Hub()
+
+    async def sleep(seconds: float) -> None:
+        await (again.wait() if seconds == 60 else asyncio.sleep(0))
+
+    dial = FakeDial(Unauthorized("403"), Unauthorized("403"), hub.connection())
+    async with stored(tmp_path / "o.sqlite", dial=dial, sleep=sleep, outbox_bytes=1500) as p:
+        futures = [await p.submit(publication) for publication in fills(2)]
+        await until(lambda: p._error is not None)
+        assert not any(future.done() for future in futures)
+        with pytest.raises(Unauthorized):
+            await p.publish("a", "whitelist", [])
+        with pytest.raises(Unauthorized):
+            await p.submit(fills(3)[2])
+        again.set()
+        assert [(await future).position for future in futures] == [Position("e7", 1), Position("e7", 2)]
+
+
+@pytest.mark.anyio
+async def test_a_file_that_cannot_be_had_is_told_at_the_start(tmp_path: Path) -> None:
+    async with stored(tmp_path / "o.sqlite") as p:
+        with pytest.raises(ConfigError, match="in use by another publisher"):
+            await stored(tmp_path / "o.sqlite").__aenter__()
+        abandon(p)
+
+
+@pytest.mark.anyio
+async def test_the_bound_is_that_of_the_disk_too(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    async with stored(path, outbox_bytes=1600) as p:
+        for publication in fills(2):
+            await p.submit(publication)
+        waiting = asyncio.create_task(p.submit(fills(3)[2]))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()
+        abandon(p)
+    hub = Hub()
+    # A bound that was made smaller than what is there holds new ones up, and loses nothing.
+    async with stored(path, hub.connection(), outbox_bytes=10) as p:
+        assert p.statistics()["outbox_bytes"] > 10
+        await p.publish("a", "entry_fill", FILL, mid="behind")
+    assert hub.mids() == ["m0", "m1", "behind"]

@@ -85,12 +85,13 @@ class Context:
         self.reloads: list[Mapping[str, Any]] = []
         self.frames: dict[tuple[str, FrameKey], AnalyzedDf] = {}
 
-    async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
+    async def publish(self, topic: str, data: Any, *, mid: str, kept: bool = False) -> Position | None:
         if self.failure is not None:
             raise self.failure
         if topic in ("whitelist", "new_candle"):
             self.bulletins.append((topic, data))
             return None
+        assert kept
         self.published.append((topic, data, mid))
         return Position("e1", len(self.published))
 

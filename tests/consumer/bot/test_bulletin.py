@@ -31,7 +31,7 @@ class Hub(Context):
         self.reachable = asyncio.Event()
         self.reachable.set()
 
-    async def publish(self, topic: str, data: Any, *, mid: str) -> Position | None:
+    async def publish(self, topic: str, data: Any, *, mid: str, kept: bool = False) -> Position | None:
         self.asked.set()
         await self.reachable.wait()
         self.mids.append(mid)

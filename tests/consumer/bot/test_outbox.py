@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from consumer.bot.book import Book
+from consumer.bot.book import Book, Outgoing
 from consumer.bot.candles import Candle
 from consumer.bot.clock import ReadyCandle
+from consumer.bot.database import DatabaseFailed
 from consumer.bot.outbox import Outbox
 from consumer.bot.settings import PaperSettings
-from consumer.errors import PublishError
+from consumer.errors import ConnectionFailed, HubRefused, PublishError, Unauthorized
+from hub.protocol.envelope import Position
 from tests.consumer.bot.replay import Context, at
 from tests.consumer.bot.test_book import SOURCE
 
@@ -83,18 +86,88 @@ async def test_a_refused_message_is_set_aside_and_told(book: Book, caplog: pytes
     assert len(caplog.records) == 4
 
 
-async def test_a_missing_right_stops_publishing_and_loses_nothing(
-    book: Book, caplog: pytest.LogCaptureFixture
+class Heard(Context):
+    """A context that tells when something was published."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.heard = asyncio.Event()
+
+    async def publish(self, topic: str, data: Any, *, mid: str, kept: bool = False) -> Position | None:
+        position = await super().publish(topic, data, mid=mid, kept=kept)
+        self.heard.set()
+        return position
+
+
+class Waits:
+    """A sleep that ends at once, `most` times, and calls `then` before the last; it remembers the seconds."""
+
+    def __init__(self, most: int, then: Callable[[], object] = lambda: None) -> None:
+        self.seconds: list[float] = []
+        self._most, self._then = most, then
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        if len(self.seconds) == self._most:
+            self._then()
+        elif len(self.seconds) > self._most:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "seconds"),
+    [
+        (PublishError("forbidden", "may not publish as paper"), [60, 60]),
+        (PublishError("token_expired", "no"), [60, 60]),
+        (Unauthorized("the token is not accepted"), [60, 60]),
+        (HubRefused("no hub"), [60, 60]),
+        (PublishError("draining", "later", temporary=True), [1, 2]),
+        (ConnectionFailed("closed"), [1, 2]),
+        (ZeroDivisionError("a fault"), [60, 60]),
+    ],
+)
+async def test_what_may_heal_is_tried_again_while_the_bot_runs(
+    book: Book, caplog: pytest.LogCaptureFixture, failure: Exception, seconds: list[float]
 ) -> None:
     trade(book)
-    context = Context({})
-    context.failure = PublishError("forbidden", "may not publish as paper")
-    outbox = Outbox(book, context)
-    with caplog.at_level(logging.ERROR):
-        outbox.start()
-        await outbox.stop(GRACE_S)
-    assert (book.summary().outbox, book.summary().refused) == (4, 0)
-    assert "until the next start" in caplog.text
+    context = Heard({})
+    context.failure = failure
+
+    def heal() -> None:
+        context.failure = None
+
+    waits = Waits(2, heal)
+    outbox = Outbox(book, context, sleep=waits)
+    outbox.start()
+    await context.heard.wait()
+    await outbox.stop(GRACE_S)
+    assert waits.seconds == seconds
+    assert [topic for topic, _, _ in context.published] == ["entry", "entry_fill", "exit", "exit_fill"]
+    assert book.summary().refused == 0
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert str(failure) in told[0]
+    assert told[1] == "fills are published again"
+
+
+async def test_a_database_that_fails_is_tried_again(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    trade(book)
+    context = Heard({})
+    outgoing, failures = book.outgoing, [DatabaseFailed("locked")]
+
+    def failing(limit: int) -> list[Outgoing]:
+        if failures:
+            raise failures.pop()
+        return outgoing(limit)
+
+    monkeypatch.setattr(book, "outgoing", failing)
+    waits = Waits(9)
+    outbox = Outbox(book, context, sleep=waits)
+    outbox.start()
+    await context.heard.wait()
+    await outbox.stop(GRACE_S)
+    assert (waits.seconds, len(context.published)) == ([1.0], 4)
 
 
 async def test_stop_without_start_and_wake_before_start_do_nothing(book: Book) -> None:
