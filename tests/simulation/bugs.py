@@ -12,8 +12,8 @@ from consumer.outbox import Item
 from consumer.positions import Loss, Positions, Verdict
 from consumer.state import HubState
 from hub.core import notices, positions
-from hub.core.engine import Core
 from hub.core.ledger import Append, Appended, LogState
+from hub.core.ledger_lane import LedgerLane
 from hub.core.session import Cursor, Session
 from hub.node import Node, _tell
 from hub.protocol.errors import NotDurable
@@ -136,11 +136,11 @@ def _without_epoch(
 def _floor_unchecked() -> Iterator[None]:
     """Neither at a resume nor at a read: what retention took is skipped without a word."""
 
-    def gap(self: Core, session: Session, cursor: Cursor, floor: int) -> bool:
+    def gap(self: LedgerLane, session: Session, cursor: Cursor, floor: int) -> bool:
         cursor.ledger = floor + 1
         return True
 
-    with mock.patch.object(positions, "start", _without_floor), mock.patch.object(Core, "_gap", gap):
+    with mock.patch.object(positions, "start", _without_floor), mock.patch.object(LedgerLane, "_gap", gap):
         yield
 
 

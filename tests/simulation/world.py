@@ -92,7 +92,7 @@ class _Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if not text.startswith("the log failed"):
+        if not text.startswith(("the log failed", "the log cannot store")):
             cause = record.exc_info[1] if record.exc_info else None
             self._world.violated(f"the node logs: {text} {cause!r}")
 
