@@ -128,9 +128,10 @@ class Disk:
         """A cut below what anyone was told of is a new epoch: the numbers behind it would be given out again."""
         if self.head < self.told:
             self.epoch_number += 1
-            self.told = self.head
             for record in self.records:
                 self._remember(record)
+        # The state that a log is opened with is told, too: as the head of a welcome, and where a subscription begins.
+        self.told = self.head
 
     def damage(self, nth: int) -> None:
         """One record cannot be read any more."""
