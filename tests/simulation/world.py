@@ -435,6 +435,9 @@ class World:
         """One writer's messages are in the ledger in the order of submit."""
         at: dict[tuple[str, str], int] = {}
         for place, record in sorted(self.disk.history.items(), key=lambda item: item[0]):
+            if self.disk.places[record.name][0].epoch != place.epoch:
+                # A tail that was torn off had it; who published it again may have published others before.
+                continue
             writer = (place.epoch, record.publisher)
             number = self.messages[record.name].number
             if number < at.get(writer, 0):
