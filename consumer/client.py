@@ -17,8 +17,8 @@ Invariants
 1. At most one connection is open or being opened, and none without the backoff's wait since the last one ended.
 2. What a receiver gave out is delivered, in order, also when the connection ends meanwhile.
 3. Nothing is dropped for lack of room.
-4. A peer that was silent for `wait_timeout` and then for `ping_timeout` after a ping is given up; one that this side is too slow to
-   read is not, and hears a pong now and then.
+4. A peer that was silent for `wait_timeout` (a hub, for its heartbeat where that is shorter) and then for `ping_timeout` after a
+   ping is given up; one that this side is too slow to read is not, and hears a pong now and then.
 
 Source: wire-v2 §2, §11; freqtrade's consumer as observed, and what it does wrong: docs/wire-protocol.md.
 """
@@ -263,7 +263,8 @@ class Client:
         await self._do(receiver.start(loop.time()), 0, connection, wire)
         while True:
             due = receiver.deadline
-            payload = await keepalive.receive(due)
+            heartbeat_s = receiver.heartbeat_s if isinstance(receiver, HubState) else None
+            payload = await keepalive.receive(due, heartbeat_s=heartbeat_s)
             if payload is not None:
                 await self._receive(payload, connection, wire, receiver)
             if due is not None and loop.time() >= due:

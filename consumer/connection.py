@@ -277,27 +277,38 @@ class Keepalive:
     def __init__(self, connection: Connection, endpoint: Endpoint, *, wait_s: float, ping_s: float) -> None:
         self._connection, self._endpoint = connection, endpoint
         self._wait_s, self._ping_s = max(1.0, wait_s), max(1.0, ping_s)
+        self._pong: asyncio.Future[Any] | None = None
+        self._left_s: float | None = None
+        """Of the silence that is put up with, where the last `receive` ended before it did."""
 
-    async def receive(self, until: float | None = None) -> str | bytes | None:
-        """The next frame; None once the loop's time is `until`.
+    async def receive(
+        self, until: float | None = None, *, heartbeat_s: float | None = None
+    ) -> str | bytes | None:
+        """The next frame; None once the loop's time is `until`. A peer that sends every `heartbeat_s` is silent after that.
 
         Raises:
             Closed: the connection ended. ConnectionFailed: no pong.
         """
         loop = asyncio.get_running_loop()
-        pong: asyncio.Future[Any] | None = None
-        silent_at = loop.time() + self._wait_s
+        wait_s = self._wait_s if heartbeat_s is None else min(self._wait_s, max(1.0, heartbeat_s))
+        left_s, self._left_s = self._left_s, None
+        silent_at = loop.time() + (wait_s if left_s is None else left_s)
         while True:
             try:
                 async with asyncio.timeout_at(silent_at if until is None else min(silent_at, until)):
-                    return await self._connection.receive()
+                    payload = await self._connection.receive()
             except TimeoutError:
                 if until is not None and loop.time() >= until:
+                    # The silence goes on; a reader that has things to do meanwhile must not hide it.
+                    self._left_s = max(0.0, silent_at - loop.time())
                     return None
-            if pong is None:
-                pong, silent_at = await self._connection.ping(), loop.time() + self._ping_s
-            elif pong.done():
-                pong, silent_at = None, loop.time() + self._wait_s
+            else:
+                self._pong = None
+                return payload
+            if self._pong is None:
+                self._pong, silent_at = await self._connection.ping(), loop.time() + self._ping_s
+            elif self._pong.done():
+                self._pong, silent_at = None, loop.time() + wait_s
             else:
                 raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
 

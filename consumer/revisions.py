@@ -9,6 +9,8 @@ use (`prev` above what it holds, another rev epoch, nothing held yet) is dropped
 rows are kept and marked stale. A snapshot comes in parts `[i, of]`, counted from 1, of whole rows; it replaces everything when
 its last part is in.
 
+Over a reconnect what is held is kept: the hub is told the revisions, and sends what changed since, or a snapshot.
+
 Asking is bounded: one request is out per key, it is repeated after 15 s, 30 s, … 5 min as long as no snapshot came, and a key
 whose snapshot cannot be read is left alone until the hub numbers it anew or sends another schema.
 
@@ -43,6 +45,9 @@ WireKey = tuple[str, FrameKey]
 FIRST_ASK_AGAIN_S = 15.0
 MAX_ASK_AGAIN_S = 300.0
 MAX_SCHEMAS = 4096
+MAX_RESUMED = 10_000
+"""Keys in a request, as a hub takes them."""
+_KEY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +139,25 @@ class Revisions:
             self._asks[key] = _Ask(at=now + after_s)
 
     def expect_held(self, now: float) -> None:
-        """The hub sends snapshots of all keys unasked now; ask for what is held should one not come."""
+        """The hub sends snapshots or, of what it was told to be held, changes of all keys unasked now; ask for what is held should
+        neither come."""
         for key, held in self._keys.items():
             if held.have is not None and key not in self._asks:
                 self._asks[key] = _Ask(at=now + 2 * FIRST_ASK_AGAIN_S, attempts=1)
+
+    def held(self, limit_bytes: int) -> list[tuple[WireKey, str, int]]:
+        """Keys with the rev epoch and revision that is held, for a resume; as many as fit into a request of about `limit_bytes`."""
+        found: list[tuple[WireKey, str, int]] = []
+        for key, held in self._keys.items():
+            if held.have is None:
+                continue
+            bot, of = key
+            texts = (bot, of.pair, of.timeframe, of.candle_type, held.epoch)
+            limit_bytes -= sum(len(text.encode()) for text in texts) + _KEY_BYTES
+            if limit_bytes < 0 or len(found) == MAX_RESUMED:
+                break
+            found.append((key, held.epoch, held.have))
+        return found
 
     @property
     def deadline(self) -> float | None:
@@ -213,6 +233,9 @@ class Revisions:
 
     def _unusable(self, key: WireKey, held: _Key, rev: Rev, now: float) -> Held:
         if held.have is not None and held.epoch == rev.epoch and rev.n <= held.have:
+            if rev.n == held.have and held.assembly is None:
+                # That nothing changed since is an answer, too.
+                self._asks.pop(key, None)
             return Held(current=key not in self._asks)
         if held.assembly is None:
             self.ask(key, now)

@@ -75,6 +75,7 @@ class HubState:
         self.revisions = Revisions(wire)
         self.heartbeat_s = 20.0
         self.reconnect_after_s: float | None = None
+        self._request_bytes = 1024 * 1024
         self.subscribed = False
         self._book = book
         self._want = want
@@ -98,8 +99,13 @@ class HubState:
         self.reconnect_after_s = None
         self._subscribe_id = self._id()
         data: dict[str, Any] = {"want": self._want}
-        if self.positions.resume is not None:
-            data["resume"] = self.positions.resume
+        resume = self.positions.resume
+        if resume is not None:
+            held = [
+                [bot, "analyzed_df", [key.pair, key.timeframe, key.candle_type], epoch, n]
+                for (bot, key), epoch, n in self.revisions.held(self._request_bytes // 2)
+            ]
+            data["resume"] = resume | ({"keys": held} if held else {})
         return Step(
             requests=[
                 {"type": "hello", "data": self._hello},
@@ -326,6 +332,10 @@ class HubState:
         heartbeat = message.data.get("heartbeat_ms")
         if type(heartbeat) is int and heartbeat > 0:
             self.heartbeat_s = heartbeat / 1000
+        limits = message.data.get("limits")
+        most = limits.get("message") if isinstance(limits, dict) else None
+        if type(most) is int and most > 0:
+            self._request_bytes = most
 
     def _schema(self, message: Notice, _step: Step) -> None:
         problem = self.revisions.schema(str(message.fields.get("schema")), message.fields.get("data"))

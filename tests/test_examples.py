@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import html.parser
 import io
 import json
@@ -25,9 +26,11 @@ import pytest
 from rich.console import Console
 from websockets.asyncio.client import connect
 
-from consumer import BotAPI, RestClient
+from consumer import BotAPI, ConsumerConfig, ProducerConfig, RestClient, feed
 from consumer.errors import BotRefused, PublishError
 from consumer.publisher import Ack, Publication
+from consumer.stores.sqlalchemy import SqlAlchemyPositionStore
+from examples.copy_bot import CopyBot
 from examples.run.__main__ import main as entry_point
 from examples.run.candles import BadData, CandleFile, read_directory, read_file
 from examples.run.command import command
@@ -38,6 +41,7 @@ from examples.run.replay import Replay, publish
 from examples.run.settings import Settings, write_consumer
 from examples.run.standing import ShownFill, Standing
 from examples.run.view import LiveView, PlainView, _panel
+from hub.protocol.localbot import BotContext, Delivery
 from hub.server import Hub
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +115,56 @@ def test_producer_and_consumer(hub: Hub) -> None:
             consumer.kill()
     again = run("simple_producer.py", TRADEWIRE_URL=websocket, TRADEWIRE_TOKEN=ALPHA)
     assert again.stdout.endswith(", again\n")
+
+
+class Watched(CopyBot):
+    """Tells the test's event loop what was handled."""
+
+    handled: asyncio.Queue[Delivery]
+
+    async def start(self, context: BotContext) -> SqlAlchemyPositionStore:
+        self.loop = asyncio.get_running_loop()
+        return await super().start(context)
+
+    def handle(self, delivery: Delivery) -> None:
+        super().handle(delivery)
+        self.loop.call_soon_threadsafe(self.handled.put_nowait, delivery)
+
+
+@pytest.mark.anyio
+async def test_a_bot_that_copies_each_fill_once(hub: Hub, tmp_path: Path) -> None:
+    producer = ProducerConfig(name="hub", host="127.0.0.1", port=hub.port, ws_token=READER, protocol="v2")
+    config = ConsumerConfig(enabled=True, producers=(producer,), raw={})
+    fills, told = 0, False
+
+    async def published() -> None:
+        nonlocal fills
+        fills += 1
+        fill = {"trade_id": fills, "pair": f"C{fills}/USDT", "amount": 2.0}
+        await asyncio.wrap_future(hub.publish("entry_fill", fill, bot="alpha"))
+
+    for _ in range(3):
+        Watched.handled = asyncio.Queue()
+        running = asyncio.ensure_future(feed.run(config, Watched, data_dir=tmp_path))
+        while (await Watched.handled.get()).topic != "connected":
+            pass
+        await published()
+        while (delivery := await Watched.handled.get()).payload != {
+            "trade_id": fills,
+            "pair": f"C{fills}/USDT",
+            "amount": 2.0,
+        }:
+            told |= delivery.topic == "lost"
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await published()
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.sqlite")) as database:
+        copied = [pair for (pair,) in database.execute("SELECT pair FROM fills ORDER BY id")]
+        missed = database.execute("SELECT COUNT(*) FROM missed").fetchone()[0]
+    # The last was published after the last run. A hub that does not resume loses what came in between, and says so.
+    assert copied == [f"C{n}/USDT" for n in (1, 2, 3, 4, 5) if not told or n % 2]
+    assert bool(missed) is told
 
 
 def test_embedded_bot(tmp_path: Path) -> None:

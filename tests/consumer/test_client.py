@@ -394,6 +394,17 @@ async def test_a_silent_peer_is_given_up() -> None:
 
 
 @virtual
+async def test_a_half_open_hub_is_gone_within_30_s() -> None:
+    silent = hub()
+    silent._pongs = False
+    dial = FakeDial(silent, hub())
+    async with client(dial) as c:
+        await take(c, 3)
+    # And a wait of half a second at most, since it is the first failure.
+    assert dial.attempts[1][0] - dial.attempts[0][0] == 30.5
+
+
+@virtual
 async def test_disconnected_is_told_once_per_reason() -> None:
     def failed() -> ConnectionFailed:
         return ConnectionFailed("refused")

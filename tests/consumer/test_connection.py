@@ -90,6 +90,53 @@ def test_a_message_while_a_pong_is_due_is_a_sign_of_life() -> None:
     run_virtual(main())
 
 
+def test_a_reader_with_other_things_to_do_notices_silence_too() -> None:
+    async def main() -> float:
+        connection = FakeConnection(pongs=False)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        keepalive = Keepalive(connection, ENDPOINT, wait_s=30, ping_s=10)
+
+        async def busy() -> None:
+            while True:
+                await keepalive.receive(loop.time() + 4)
+                await asyncio.sleep(1)
+
+        with pytest.raises(ConnectionFailed, match="no pong"):
+            await busy()
+        assert connection.pings == 1
+        return loop.time() - start
+
+    # Silence while nobody receives does not count: ten times a second.
+    assert run_virtual(main()) == pytest.approx(40 + 10)
+
+
+def test_a_message_between_begins_the_silence_anew() -> None:
+    async def main() -> int:
+        connection = FakeConnection(pongs=False)
+        loop = asyncio.get_running_loop()
+        keepalive = Keepalive(connection, ENDPOINT, wait_s=30, ping_s=10)
+        for _ in range(5):
+            assert await keepalive.receive(loop.time() + 25) is None
+            loop.call_later(3, connection.feed, "x")
+            assert await keepalive.receive() == "x"
+        return connection.pings
+
+    assert run_virtual(main()) == 0
+
+
+def test_a_peer_with_a_heartbeat_is_silent_sooner() -> None:
+    async def main() -> float:
+        connection = FakeConnection(pongs=False)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        with pytest.raises(ConnectionFailed):
+            await Keepalive(connection, ENDPOINT, wait_s=30, ping_s=10).receive(heartbeat_s=20)
+        return loop.time() - start
+
+    assert run_virtual(main()) == pytest.approx(30)
+
+
 def test_zero_timeouts_do_not_spin() -> None:
     async def main() -> int:
         connection = FakeConnection()

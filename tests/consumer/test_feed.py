@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feed_doubles import AsyncBot, Bot, event, fill, handled
+from feed_doubles import AsyncBot, Bot, advanced, event, fill, handled, lost
 
 from consumer import feed, lane
 from consumer.bookmarks import read_file
+from consumer.bot import PaperBot
 from consumer.config import ConsumerConfig, ProducerConfig
 from consumer.errors import BotFailed, ConfigError, Unauthorized
 from consumer.feed import Feed
@@ -290,6 +291,58 @@ async def test_a_bots_position_belongs_to_the_producer_of_its_epoch(tmp_path: Pa
     await feed_with(first, tmp_path, *script, settings=settings)
     await feed_with(Bot(start=Position("e2", 1)), tmp_path, settings=settings)
     assert FakeConsumer.positions == {"two": Known("e2", 1)}
+
+
+async def test_a_repetition_is_one_of_its_stream(tmp_path: Path) -> None:
+    """After a resume a stream may be behind another one: one number would drop what never came."""
+    bot = Bot()
+    script = [
+        fill(9, base=4),
+        fill(6, base=4, topic="exit_fill"),
+        fill(9, base=4),
+        advanced(9),
+        fill(8, base=4),
+    ]
+    await feed_with(bot, tmp_path, *script, lambda: handled(bot, 2))
+    assert [(d.topic, d.position) for d in bot.seen] == [
+        ("entry_fill", Position("e1", 9)),
+        ("exit_fill", Position("e1", 6)),
+    ]
+    assert stored(tmp_path) == {"hub": Known("e1", 9)}
+
+
+async def test_the_bot_is_not_given_positions(tmp_path: Path) -> None:
+    bot = Bot()
+    made = await feed_with(bot, tmp_path, advanced(3), event(), advanced(5), lambda: handled(bot, 1))
+    assert [d.topic for d in bot.seen] == ["status"]
+    assert stored(tmp_path)["hub"].base in (3, 5)
+    assert made.statistics().waiting_bytes == 0
+
+
+async def test_a_ledger_that_is_begun_anew_is_not_taken_for_a_repetition(tmp_path: Path) -> None:
+    bot = Bot()
+    script = [fill(9, base=8), lost(9, 9), advanced(3, anew=True), fill(4, base=3)]
+    await feed_with(bot, tmp_path, *script, lambda: handled(bot, 3))
+    assert [d.position for d in bot.seen] == [Position("e1", 9), None, Position("e1", 4)]
+    assert stored(tmp_path) == {"hub": Known("e1", 3, {("alpha", "entry_fill"): 4})}
+
+
+@pytest.mark.parametrize("offset", [-1, 2**53, "1"])
+async def test_a_position_that_is_none_is_told(offset: Any, tmp_path: Path) -> None:
+    with pytest.raises(BotFailed, match=r"Bot\.start: offset: expected an integer"):
+        await feed_with(Bot(start=Position("e1", offset)), tmp_path)
+
+
+async def test_a_paper_bot_keeps_its_place_though_fills_are_nothing_to_it(tmp_path: Path) -> None:
+    bot = PaperBot()
+
+    async def acted() -> None:
+        while bot.last_process_ms is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    settings = config("hub", db_url="sqlite://")
+    await feed_with(bot, tmp_path, advanced(3), fill(5, base=3), acted, settings=settings)  # type: ignore[arg-type]
+    assert stored(tmp_path) == {"hub": Known("e1", 3, {("alpha", "entry_fill"): 5})}
 
 
 async def test_a_damaged_file_of_positions_is_told(tmp_path: Path) -> None:

@@ -104,6 +104,45 @@ def test_a_hub_that_does_not_resume() -> None:
     assert (loss.first, loss.last) == (46, 49)
 
 
+def test_a_hub_of_before_positions_after_a_restart_of_the_consumer() -> None:
+    """Its base never moves; what was acted on since says what was seen."""
+    kept = Positions(Known(EPOCH, 40, {FILLS: 45, OTHER: 39}))
+    assert kept.streams == 1
+    assert kept.resume == {"epoch": EPOCH, "offset": 40}
+    assert kept.subscribed(EPOCH, 45, None, {}) is None
+    assert kept.base == 45
+    gone = Positions(Known(EPOCH, 40, {FILLS: 45}))
+    assert gone.subscribed(EPOCH, 49, None, {}) == Loss((), 46, 49, "the hub did not resume")
+
+
+def test_a_hole_is_the_same_whatever_comes_in_between() -> None:
+    positions = subscribed()
+    assert positions.message(EPOCH, FILLS, 50, 48) == (Verdict.HOLE, None)
+    assert positions.message(EPOCH, EXITS, 49, 40) == (Verdict.ACT, None)
+    # Another claim of the same hole: it begins where the other did.
+    verdict, loss = positions.message(EPOCH, FILLS, 60, 55)
+    assert verdict is Verdict.ACT
+    assert loss == Loss((FILLS,), 41, 55, "the hub skipped them, also after a resume")
+
+
+def test_positions_that_begin_too_high_end_in_a_loss_and_not_in_a_loop() -> None:
+    positions = subscribed()
+    assert positions.position(EPOCH, 45, 50, [])[0] is Verdict.HOLE
+    verdict, loss = positions.position(EPOCH, 47, 52, [])
+    assert verdict is Verdict.ACT
+    assert loss is not None
+    assert (loss.first, loss.last, positions.base) == (41, 47, 52)
+
+
+def test_only_the_streams_that_lack_something_are_named() -> None:
+    positions = subscribed()
+    positions.message(EPOCH, FILLS, 44, 40)
+    heads = [(FILLS, 47), (EXITS, 43), (OTHER, 40)]
+    assert positions.position(EPOCH, 40, 48, heads)[0] is Verdict.HOLE
+    _, loss = positions.position(EPOCH, 40, 48, heads)
+    assert loss == Loss((FILLS, EXITS), 41, 47, "the hub skipped them, also after a resume")
+
+
 def test_a_gap_is_a_loss() -> None:
     positions = subscribed()
     assert positions.gap(EPOCH, 60, "retention") == Loss((), 41, 60, "retention")

@@ -135,6 +135,36 @@ def test_a_lost_connection_drops_parts_and_schemas(revisions: Revisions) -> None
     assert isinstance(give(revisions, snapshot(("r", 0, 7), rows(0, 2))), Unreadable)
 
 
+def test_what_is_held_is_told_for_a_resume_and_goes_on(revisions: Revisions) -> None:
+    give(revisions, snapshot(("r", 0, 7), rows(0, 3)))
+    revisions.forget_connection()
+    assert revisions.held(10_000) == [(WIRE_KEY, "r", 7)]
+    assert revisions.held(10) == []
+    revisions.expect_held(0.0)
+    schema = rows(0).schema
+    revisions.schema(schema.id, schema.data())
+    assert applied(give(revisions, frame(("r", 7, 9), rows(3, 2)))) == ([3, 4], False)
+    # It said that it is what is there now: no snapshot has to come.
+    assert give(revisions, frame(("r", 9, 9), rows(0, 0))) == Held(current=True)
+    assert revisions.deadline is None
+
+
+def test_that_nothing_changed_since_is_an_answer(revisions: Revisions) -> None:
+    give(revisions, snapshot(("r", 0, 7), rows(0, 3)))
+    revisions.forget_connection()
+    revisions.expect_held(0.0)
+    assert give(revisions, frame(("r", 6, 6), rows(0, 0))) == Held(current=False)
+    assert give(revisions, frame(("r", 7, 7), rows(0, 0))) == Held(current=True)
+    assert revisions.deadline is None
+
+
+def test_what_cannot_be_read_is_not_resumed(revisions: Revisions) -> None:
+    whole = snapshot(("r", 0, 8), rows(0, 4))
+    whole.data["n"] = 99
+    give(revisions, whole)
+    assert revisions.held(10_000) == []
+
+
 def test_an_unknown_dtype_makes_the_key_unreadable() -> None:
     revisions = Revisions("msgpack")
     problem = revisions.schema("ab", {"columns": [["date", "ts_ms"], ["x", "f16"]], "index": "date"})
@@ -194,6 +224,7 @@ class Model:
         self.pending: tuple[int, int] | None = None
         self.pipe: list[dict[str, Any]] = []
         self.connected = self.asked = self.lost = False
+        self.rev_epoch = 0
         data = ProducerData()
         self.book = data.book("p")
         self.state = HubState("p", self.book, [])
@@ -202,12 +233,16 @@ class Model:
         if bug == "old_snapshot_wins":
             self.state.revisions._stale_snapshot = lambda held, rev: False  # type: ignore[method-assign]
 
+    @property
+    def epoch(self) -> str:
+        return f"r{self.rev_epoch}"
+
     def actions(self) -> list[Callable[[], None]]:
         can: list[Callable[[], None]] = []
         if len(self.history) < 12:
             can += [lambda: self.publish(0), lambda: self.publish(1), lambda: self.publish(2)]
         if not self.connected:
-            return [*can, self.connect]
+            return [*can, self.connect, self.connect, self.restart]
         if self.pending and len(self.pipe) < 4:
             can.append(self.send)
             if self.may_lose:
@@ -233,13 +268,14 @@ class Model:
         self, prev: int, n: int, table: dict[int, int], part: list[int] | None = None
     ) -> dict[str, Any]:
         dates = sorted(table)
-        columns = Columns.concat([rows(d, value=float(table[d])) for d in dates])
+        columns = Columns.concat([rows(0, 0), *(rows(d, value=float(table[d])) for d in dates)])
         data: dict[str, Any] = {"schema": columns.schema.id}
         if part is None:
             data["rows"] = v2.to_rows(columns, "msgpack")
         else:
             data |= {"n": columns.n, "cols": v2.to_columns(columns, "msgpack")}
-        head = {"type": "analyzed_df", "bot": "alpha", "ts": 0, "key": list(KEY), "rev": ["r", prev, n]}
+        head = {"type": "analyzed_df", "bot": "alpha", "ts": 0, "key": list(KEY)}
+        head["rev"] = [self.epoch, prev, n]
         return head | {"data": data} | ({"part": part} if part is not None else {})
 
     def snapshot(self) -> None:
@@ -254,6 +290,10 @@ class Model:
         for i, half in enumerate(halves):
             self.pipe.append(self.message(0, n, {d: table[d] for d in half}, [i + 1, len(halves)]))
 
+    def restart(self) -> None:
+        """The hub's cache is new: its revisions are of another epoch."""
+        self.rev_epoch += 1
+
     def connect(self) -> None:
         self.connected = True
         requests = self.state.start(0.0).requests
@@ -261,7 +301,18 @@ class Model:
         reply = {"epoch": "e", "offset": 0, "recovered": None}
         self.state.receive({"type": "hub.reply", "id": requests[1]["id"], "ok": True, "data": reply}, 1, 0.0)
         self.state.receive({"type": "hub.schema", "schema": schema.id, "data": schema.data()}, 1, 0.0)
-        self.snapshot()
+        held = requests[1]["data"].get("resume", {}).get("keys", [])
+        for _, _, _, rev_epoch, have in held:
+            same = rev_epoch == self.epoch or self.bug == "resume_ignores_epoch"
+            # Rows that have left the window come as a snapshot.
+            if same and have <= len(self.history) and (have + len(self.history)) % 3:
+                return self.resume(have)
+        return self.snapshot()
+
+    def resume(self, have: int) -> None:
+        n = len(self.history)
+        since = self.history[-1:] if self.bug == "resume_at_head" else self.history[have:]
+        self.pipe.append(self.message(have, n, dict(since)))
 
     def send(self) -> None:
         assert self.pending is not None
@@ -334,7 +385,14 @@ def test_variants_that_turned_out_harmless(schedule: list[int], bug: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("bug", "may_lose"), [("newest_prev", False), ("last_row_only", False), ("apply_anyway", True)]
+    ("bug", "may_lose"),
+    [
+        ("newest_prev", False),
+        ("last_row_only", False),
+        ("apply_anyway", True),
+        ("resume_at_head", False),
+        ("resume_ignores_epoch", False),
+    ],
 )
 def test_broken_variants_are_caught(bug: str, may_lose: bool) -> None:
     generator = random.Random(7)

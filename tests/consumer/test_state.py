@@ -325,6 +325,30 @@ def test_what_was_known_of_another_ledger_is_void(offset: int, epoch: str, reaso
     assert only(peer.give(fill(4, 3, epoch=epoch))).position == Position(epoch, 4)
 
 
+def test_held_frames_are_resumed_and_stale_until_the_hub_has_said(peer: Peer) -> None:
+    only(peer.frame(["r", 0, 7], rows(0, 3), [1, 1]))
+    peer.state.lost()
+    asked = peer.state.start(0.0).requests[-1]["data"]["resume"]
+    assert asked == {"epoch": "e7", "offset": 40, "keys": [["alpha", "analyzed_df", list(KEY), "r", 7]]}
+    peer.connect(recovered=True)
+    assert peer.data.get_producer_df(KEY[0], producer_name="p")[0].attrs["stale"]
+    since = only(peer.frame(["r", 7, 8], rows(3)))
+    assert (since.snapshot, numbers(since.message.df)) == (False, [3])  # type: ignore[union-attr]
+    frame, _ = peer.data.get_producer_df(KEY[0], producer_name="p")
+    assert (len(frame), frame.attrs["stale"]) == (4, False)
+    peer.state.lost()
+    peer.connect(recovered=True)
+    assert told(peer.frame(["r", 8, 8], rows(0, 0))) == []
+    assert not peer.data.get_producer_df(KEY[0], producer_name="p")[0].attrs["stale"]
+    assert peer.state.deadline is None
+
+
+def test_a_resume_is_no_larger_than_the_hub_reads(peer: Peer) -> None:
+    peer.give({"type": "hub.welcome", "data": {"limits": {"message": 100}}})
+    peer.frame(["r", 0, 7], rows(0, 3), [1, 1])
+    assert "keys" not in peer.state.start(0.0).requests[-1]["data"]["resume"]
+
+
 def test_what_an_earlier_run_acted_on_is_a_duplicate() -> None:
     peer = Peer(start=Known("e7", 40, {("alpha", "entry_fill"): 44}))
     peer.connect(40, recovered=True)
