@@ -21,7 +21,8 @@ Invariants
 3. Refused rows are at most REFUSED_MOST and REFUSED_BYTES; the oldest leave, counted and told.
 4. One process has the file.
 
-There are no checksums beyond SQLite's own: a database whose structure or rows cannot be read is refused at the start, in one line.
+There are no checksums beyond SQLite's own. A database whose structure or rows cannot be read is refused at the start, in one line; a
+bit that the disk flips in the write-ahead log ends the log there, unseen, so what is committed is in as much danger as in any SQLite.
 
 Source: SQLite, "Write-Ahead Logging" and PRAGMA synchronous.
 """
@@ -48,6 +49,7 @@ _LOG = logging.getLogger(__name__)
 
 REMOVE_S = 1.0
 REMOVE_MANY = 1000
+REASON_CHARACTERS = 500
 REFUSED_MOST = 1000
 REFUSED_BYTES = 4 * 1024 * 1024
 APPLICATION_ID = 0x74774F42
@@ -151,7 +153,8 @@ class OutboxFile:
 
     def refuse(self, number: int, size: int, reason: str) -> None:
         """The hub will never take it: keep it with the reason. `size` of its body, in bytes."""
-        refusal = (number, size, reason, self._now_ms())
+        told = reason[:REASON_CHARACTERS].encode(errors="replace").decode()
+        refusal = (number, size, told, self._now_ms())
         self._queue(lambda batch: batch.refusals.append(refusal))
 
     def close(self) -> None:
@@ -218,7 +221,8 @@ class OutboxFile:
         surplus = self._surplus(batch.refusals)
         try:
             self._change(self._connection, batch, surplus)
-        except sqlite3.Error as error:
+        except Exception as error:
+            # Whatever it is: a thread that ended would leave every submit waiting.
             self._roll_back(self._connection)
             return NotStored(f"{self.path}: {error}")
         with self._changed:

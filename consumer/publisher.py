@@ -50,6 +50,7 @@ AGAIN_S = 60.0
 """After a refusal of the token, or of all that this client says: when to try again. The hub may have been given it by then."""
 MOST_MS = (1 << 53) - 1
 _OVERHEAD_BYTES = 600
+_COUNTS = ("submitted", "sent", "acknowledged", "duplicates", "refused", "overdue", "not_stored")
 _WIRES: Mapping[str, Wire] = {"msgpack": Wire.MSGPACK, "json": Wire.JSON}
 
 
@@ -168,8 +169,9 @@ class Publisher:
         self._message_bytes = MESSAGE_BYTES
         self._session: _Session | None = None
         self._error: BaseException | None = None
+        self._told: str | None = None
         self._closed = False
-        self._counts: Counter[str] = Counter()
+        self._counts = Counter(dict.fromkeys(_COUNTS, 0))
         self._restate = restate
         self._restating: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -256,8 +258,7 @@ class Publisher:
         for message, _ in put:
             if message.storing is not None:
                 await asyncio.shield(message.storing)
-        futures = [future for _, future in put]
-        return futures[0] if len(futures) == 1 else _all_of(futures)
+        return _all_of([future for _, future in put])
 
     async def publish_many(self, publications: Iterable[Publication]) -> list[Ack]:
         """Publish messages in order, pipelined, and wait for all acknowledgements.
@@ -402,8 +403,12 @@ class Publisher:
         """What an earlier publisher left comes before all else."""
         left = file.open()
         self._outbox = Outbox(limit_bytes=self.outbox_bytes, first=file.next_number)
-        for row in left:
-            self._restore(file, row)
+        try:
+            for row in left:
+                self._restore(file, row)
+        except BaseException:
+            file.close()
+            raise
         if self._outbox:
             _LOG.info(
                 "%s: %d messages of an earlier run wait in %s", self._endpoint, len(self._outbox), file.path
@@ -480,8 +485,12 @@ class Publisher:
             if not item.content.on_disk:
                 self._outbox.end(item)
                 _fail(item.content, error)
-        level = logging.ERROR if self._outbox else logging.INFO
-        _LOG.log(level, "%s; trying again every %d s, %d messages wait", error, AGAIN_S, len(self._outbox))
+        if str(error) != self._told:
+            self._told = str(error)
+            level = logging.ERROR if self._outbox else logging.INFO
+            _LOG.log(
+                level, "%s; trying again every %d s, %d messages wait", error, AGAIN_S, len(self._outbox)
+            )
         self._freed.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -509,7 +518,7 @@ class Publisher:
     async def _hold(self, hub: HubConnection) -> None:
         """Serve one connection until it ends."""
         self._session = session = _Session(hub, hub.limits.get("message", MESSAGE_BYTES))
-        self._error = None
+        self._error = self._told = None
         self._message_bytes = session.message_bytes
         self._outbox.connected(hub.limits.get("publish_in_flight", IN_FLIGHT))
         try:
@@ -666,6 +675,8 @@ def _retrieved(future: asyncio.Future[Any]) -> None:
 
 def _all_of(futures: list[asyncio.Future[Ack]]) -> asyncio.Future[Ack]:
     """A future that has the last one's result once all are done, or the first error."""
+    if len(futures) == 1:
+        return futures[0]
 
     async def last() -> Ack:
         return (await asyncio.gather(*futures))[-1]

@@ -83,7 +83,7 @@ class Uplink:
     ) -> None:
         self.endpoint = endpoint
         self.wire = wire
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter(connections=0, failures=0)
         self._max_message = max_message
         self._hello = {"client": client[:64], "max_message": max_message, "features": []}
         self._dial, self._sleep = dial, sleep

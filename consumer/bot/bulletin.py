@@ -2,8 +2,8 @@
 
 Both are of the moment, so only the newest counts: what came up while nothing could be sent is told once, and a round of messages
 goes out every EVERY_S at most, however many candles a bot acts on meanwhile. One message is unanswered at a time, so a fill waits
-for one of these at most; a hub that has no room for them is left alone for LATER_S. That a hub which restarted knows the whitelist
-again is the matter of the feed.
+for one of these at most; a hub that has no room for them, or knows no right of this bot to publish them, is left alone for LATER_S.
+That a hub which restarted knows the whitelist again is the matter of the feed.
 
 Bounds: one whitelist and MOST_CANDLES keys wait; beyond that the keys that came first go.
 """
@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any
 
 from consumer.bot.outbox import OPERATORS
-from consumer.errors import PublishError, Unauthorized
+from consumer.errors import ConsumerError, PublishError
 from hub.protocol.localbot import BotContext
 from hub.protocol.messages import FrameKey
 
@@ -46,6 +46,7 @@ class Bulletin:
         self._told_pairs: list[str] | None = None
         self._candles: dict[FrameKey, None] = {}
         self._published = self._refused = self._dropped = 0
+        self._told: str | None = None
         self._instance = secrets.token_hex(6)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -116,8 +117,6 @@ class Bulletin:
             while True:
                 await self._woken.wait()
                 await self._sleep(EVERY_S if await self._round() else LATER_S)
-        except (PublishError, Unauthorized) as error:
-            log.warning("whitelist and new_candle are not published until the next start: %s", error)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             log.warning("whitelist and new_candle are not published until the next start: %s", text)
@@ -125,7 +124,11 @@ class Bulletin:
     async def _round(self) -> bool:
         """Publish what waits; whether the hub has room for more."""
         for topic, data in self._take():
-            if not await self._publish(topic, data):
+            try:
+                if not await self._publish(topic, data):
+                    return False
+            except ConsumerError as error:
+                self._turned_away(topic, data, error)
                 return False
         return True
 
@@ -140,4 +143,16 @@ class Bulletin:
             self._refused += 1
             return not error.temporary
         self._published += 1
+        self._told = None
         return True
+
+    def _turned_away(self, topic: str, data: Any, error: ConsumerError) -> None:
+        """An operator must change something: the whitelist is tried again later, told once; candles will be others by then."""
+        if str(error) != self._told:
+            self._told = str(error)
+            log.warning("whitelist and new_candle are not published for now: %s", error)
+        with self._lock:
+            if topic == "whitelist" and self._pairs is None:
+                self._pairs = data
+                self._waking = True
+                self._woken.set()

@@ -128,7 +128,9 @@ async def test_a_hub_that_is_away_holds_nobody_up_and_gets_the_newest(
     assert context.bulletins[-4:] == [("whitelist", ["9"]), *(candle(str(n)) for n in (7, 8, 9))]
 
 
-async def test_one_refusal_costs_one_message_a_missing_right_all(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_refusal_costs_one_message_a_missing_right_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     context = Hub()
     async with told(context) as (made, pause):
         context.failure = PublishError("too_large", "so many pairs")
@@ -149,12 +151,20 @@ async def test_one_refusal_costs_one_message_a_missing_right_all(caplog: pytest.
         assert pause.seconds == 30
         assert not caplog.records
         context.failure = PublishError("forbidden", "may not publish as paper")
+        made.whitelist(["C/D"])
         made.acted([key("A/B")])
-        await pause.round()
-        assert made._task is not None
         with caplog.at_level(logging.WARNING):
-            await asyncio.wait([made._task])
-    assert "whitelist and new_candle are not published until the next start: forbidden" in caplog.text
+            for _ in range(2):
+                await pause.round()
+                await pause.asleep.wait()
+                assert pause.seconds == 30
+        context.failure = None
+        await pause.round()
+        await pause.asleep.wait()
+        assert context.bulletins == [candle("A/B"), ("whitelist", ["C/D"])]
+    assert [record.getMessage() for record in caplog.records] == [
+        "whitelist and new_candle are not published for now: forbidden: may not publish as paper"
+    ]
 
 
 async def test_what_was_told_before_the_start_is_published_then() -> None:
