@@ -1,4 +1,4 @@
-"""The command line `tradewire-hub`: serve, check-config."""
+"""The command line `tradewire-hub`: serve, check-config, ledger."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from hub import ledger_commands
 from hub.config import Config, describe, load
 from hub.protocol.errors import ConfigError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="tradewire's hub: authenticates bots and fans their messages out.",
 )
+app.add_typer(ledger_commands.app, name="ledger")
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="JSON as freqtrade's; comments and trailing commas are allowed."),

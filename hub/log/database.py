@@ -6,6 +6,7 @@ that none delays an acknowledgement. Texts are read as bytes, since a damaged on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = [
     "TABLES",
     "VERSION",
     "Malformed",
+    "check_schema",
     "checkpoint",
     "connect",
     "connect_to_read",
@@ -92,14 +94,12 @@ class Malformed(sqlite3.DatabaseError):
     """The database is not what this program wrote."""
 
 
-def is_malformed(error: sqlite3.Error) -> bool:
+def is_malformed(error: BaseException) -> bool:
     """Whether the file itself is at fault: nothing in it has changed for the better when it is asked again."""
-    if isinstance(error, Malformed):
+    # The sqlite3 module cannot word an error that quotes what is no UTF-8.
+    if isinstance(error, Malformed | UnicodeDecodeError):
         return True
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        # The sqlite3 module's own: a text that is no UTF-8, an integer that is none.
-        return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError)
+    code = getattr(error, "sqlite_errorcode", 0)
     return code in _UNREADABLE or code & 0xFF in _MALFORMED
 
 
@@ -169,6 +169,21 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_schema(connection: sqlite3.Connection) -> None:
+    """Whether the tables are ours.
+
+    Raises:
+        Malformed: they are not. sqlite3.Error: they cannot be read.
+    """
+    asked = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    with contextlib.closing(sqlite3.connect(":memory:")) as ours:
+        ours.text_factory = bytes
+        ours.executescript(TABLES)
+        expected = ours.execute(asked).fetchall()
+    if connection.execute(asked).fetchall() != expected:
+        raise Malformed("its tables are not those of a ledger")
 
 
 def checkpoint(connection: sqlite3.Connection, *, truncate: bool) -> bool:

@@ -76,7 +76,7 @@ def open_database(directory: Directory, mark: MarkFile, new_epoch: Callable[[], 
         if before is not None and _dropped(directory, books, before):
             connection.close()
             raise Malformed("SQLite dropped a part of its WAL")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if not database.is_malformed(error):
             raise
         logger.warning("the ledger's database %s is damaged: %s", directory.database, database.said(error))
@@ -96,7 +96,9 @@ def open_database(directory: Directory, mark: MarkFile, new_epoch: Callable[[], 
     try:
         _settle_epoch(connection, books, before, identity, new_epoch)
         durable = _make_durable(connection)
-        mark.write(Mark(books.meta.epoch, books.meta.head, identity))
+        # Both of its places, so that damage to one leaves the other.
+        for _ in range(2):
+            mark.write(Mark(books.meta.epoch, books.meta.head, identity))
         directory.kept_wal.unlink(missing_ok=True)
     except BaseException:
         connection.close()
@@ -125,7 +127,7 @@ def reopen_database(directory: Directory, opened: Opened, told: int, *, malforme
         if (books.meta.epoch, max(told, books.meta.head)) != (epoch, books.meta.head):
             raise Cut(f"it ends at {books.meta.head}, and {told} was told")
         if not database.checkpoint(connection, truncate=True):
-            raise sqlite3.OperationalError("a reader holds the WAL")
+            raise OSError("a reader holds the WAL")
     except BaseException:
         connection.close()
         raise
@@ -154,7 +156,8 @@ def _begin(directory: Directory, mark: MarkFile, before: Mark | None, new_epoch:
     directory.new.rename(directory.database)
     sync_directory(directory.path)
     identity = identity_of(directory.database)
-    mark.write(Mark(books.meta.epoch, 0, identity))
+    for _ in range(2):
+        mark.write(Mark(books.meta.epoch, 0, identity))
     return Opened(database.connect(directory.database), books, identity, durable=True)
 
 
@@ -193,6 +196,7 @@ def _repair_header(path: Path) -> None:
 def _checked(directory: Directory) -> tuple[sqlite3.Connection, Books]:
     connection = database.connect(directory.database)
     try:
+        database.check_schema(connection)
         check = "integrity_check" if _size(directory) <= INTEGRITY_CHECK_BYTES else "quick_check"
         (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
         if verdict != b"ok":

@@ -145,7 +145,7 @@ def slots(connection: sqlite3.Connection, epoch: str, first: int, last: int) -> 
             while expected <= last:
                 yield Damaged(expected)
                 expected += 1
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if not database.is_malformed(error):
                 raise
             yield _slot(connection, epoch, expected)
@@ -155,7 +155,7 @@ def slots(connection: sqlite3.Connection, epoch: str, first: int, last: int) -> 
 def _slot(connection: sqlite3.Connection, epoch: str, offset: int) -> Slot:
     try:
         row = connection.execute(_BY_OFFSET, (offset, offset)).fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if not database.is_malformed(error):
             raise
         row = None

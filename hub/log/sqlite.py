@@ -132,8 +132,7 @@ class SqliteLog:
     async def close(self) -> None:
         """Commit what waits, and release. Idempotent."""
         group, threads = self._group, self._threads
-        if group is not None:
-            await group.close()
+        # Readers first: SQLite removes the WAL with the last connection, if that one may write.
         if threads is not None:
             self._threads = None
             await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
@@ -141,6 +140,8 @@ class SqliteLog:
             with contextlib.suppress(sqlite3.Error):
                 reader.close()
         self._readers.clear()
+        if group is not None:
+            await group.close()
         self._unlock()
 
     # --- what a Log does

@@ -48,6 +48,7 @@ FRAMES_PER_RECORD = 2
 WAL_TRUNCATE_BYTES = 64 << 20
 RETENTION_STEP = 256
 RECOVER_AGAIN_MS = 500
+RECOVERED_MS = 10_000
 SALVAGE_AGAIN_MS = 300_000
 logger = logging.getLogger("tradewire.log")
 
@@ -84,6 +85,7 @@ class Writer:
         self._retry_after_ms = retry_after_ms
         self._malformed = False
         self._told_failure = False
+        self._failed_at = 0
         self._recovered_at: int | None = None
         self._salvaged_at: int | None = None
         self._cut = False
@@ -107,7 +109,7 @@ class Writer:
         try:
             self._make_ready()
             results = self._transact(batch)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self._fail(error)
             raise self._not_durable() from error
         self._succeeded()
@@ -181,7 +183,8 @@ class Writer:
             self._mark.sync()
             self._bound_wal()
             self._check_name()
-        except (sqlite3.Error, OSError) as error:
+            self._succeeded()
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self._fail(error)
             return False
         return removed >= RETENTION_STEP
@@ -210,7 +213,7 @@ class Writer:
         if self.failure is None:
             try:
                 self._bound_wal()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._fail(error)
 
     def _bound_wal(self) -> None:
@@ -247,7 +250,7 @@ class Writer:
             quarantine.write_ranges(connection, fresh)
             connection.execute("COMMIT")
             self.damaged = quarantine.count(connection, floor)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             self._fail(error)
@@ -263,11 +266,12 @@ class Writer:
 
     # --- failure and recovery
 
-    def _fail(self, error: sqlite3.Error | OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         self.failed_commits += 1
         self.failure = database.said(error)
-        if isinstance(error, sqlite3.Error) and database.is_malformed(error):
+        if database.is_malformed(error):
             self._malformed = True
+        self._failed_at = self._monotonic_ms()
         if not self._told_failure:
             self._told_failure = True
             logger.error("the ledger %s takes nothing: %s", self.directory.database, self.failure)
@@ -277,7 +281,8 @@ class Writer:
                 connection.close()
 
     def _succeeded(self) -> None:
-        if self._told_failure:
+        # A disk that is nearly full takes a little now and then: that is one failure, told once.
+        if self._told_failure and self._monotonic_ms() - self._failed_at >= RECOVERED_MS:
             self._told_failure = False
             logger.warning("the ledger %s takes messages again", self.directory.database)
 
