@@ -35,6 +35,7 @@ class FileLog(SimLog):
         self._directory = Directory(path)
         self._reader = Reader(self._directory.database)
         self._writer: Writer | None = None
+        self._abandoned = False
 
     @property
     def floor(self) -> int:
@@ -65,7 +66,7 @@ class FileLog(SimLog):
     async def append(self, batch: Sequence[Append]) -> list[Appended]:
         disk, writer = self.disk, self._writer
         assert writer is not None
-        await self._point("append")
+        await self._alive("append")
         full = self._loop.time() < disk.full_until
         if not (full and not disk.full_stores):
             results = writer.commit(batch)
@@ -82,7 +83,7 @@ class FileLog(SimLog):
         return results
 
     async def read(self, read: Read) -> Page:
-        await self._point("read")
+        await self._alive("read")
         self._damage()
         page = self._reader.page(self._snapshot(), read.offset, read.limit_bytes)
         await asyncio.sleep(self._rng.choice((0.0, 0.0005, 0.2)))
@@ -107,7 +108,14 @@ class FileLog(SimLog):
                     "UPDATE records SET ts = ts + 1 WHERE offset = ? AND ts = ?", (record.offset, record.ts)
                 )
 
+    async def _alive(self, point: str) -> None:
+        """What a dead hub still begins comes to nothing."""
+        await self._point(point)
+        if self._abandoned:
+            await self._loop.create_future()
+
     def abandon(self) -> None:
+        self._abandoned = True
         self._reader.close()
         if self._writer is not None:
             self._writer.close()
