@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os  # noqa: TID251
+import os
 import sqlite3
 import sys
 import typing
