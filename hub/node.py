@@ -192,7 +192,6 @@ class Node:
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
-        self._log_fails = False
         self._stopped = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
@@ -686,10 +685,6 @@ class Node:
             self._appends.clear()
             refused = self._not_durable(error, len(batch))
             results = [Appended(append, refused=refused) for append in batch]
-        else:
-            if self._log_fails:
-                logger.warning("the log stores messages again")
-            self._log_fails = False
         if batch is not self._committing:
             return
         self._note_floor()
@@ -703,13 +698,10 @@ class Node:
                 _tell(result.append, ack)
 
     def _not_durable(self, error: Exception, count: int) -> NotDurable:
-        """What publishers are told of a log that could not store; the log's own words where it has some."""
+        """What publishers are told of a log that could not store. One that says why has also logged it, once."""
         if not isinstance(error, NotDurable):
             logger.error("the log failed; %d messages are not acknowledged", count, exc_info=error)
             error = NotDurable("the log could not store the message")
-        elif not self._log_fails:
-            logger.error("the log cannot store messages: %s; publishes are refused until it can", error)
-        self._log_fails = True
         return NotDurable(str(error), retry_after_ms=error.retry_after_ms or 1000)
 
     def _note_floor(self) -> None:

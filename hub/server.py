@@ -136,13 +136,16 @@ class Hub:
         config = self.config
         with contextlib.ExitStack() as stack:
             stack.callback(install(Redaction(secrets_of(config))))
-            sock = stack.enter_context(contextlib.closing(_listen(self.host, self.port)))
-            self.port = sock.getsockname()[1]
+            sock = stack.enter_context(contextlib.closing(_bound(self.host, self.port)))
             self._loop = asyncio.get_running_loop()
             self._stop = asyncio.Event()
-            node = self._node = Node(_log(config), _limits(config))
+            node = Node(_log(config), _limits(config))
             await node.start()
             try:
+                # Not before: to open a damaged ledger takes minutes, and who connected would wait for them in its handshake.
+                _listen(sock)
+                self.port = sock.getsockname()[1]
+                self._node = node
                 await self._serve_node(node, sock, listening)
             finally:
                 for bot in self._bots:
@@ -574,22 +577,32 @@ def _limits(config: Config) -> NodeLimits:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket of this address, at which nobody listens yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sets TCP_NODELAY only where the protocol is named; without it a body waits for the ACK of its head, 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            "api_server.listen_port", f"cannot listen on {host}:{port}: {reason.lower()}"
-        ) from None
+        raise _cannot_listen(host, port, error) from None
     return sock
+
+
+def _listen(sock: socket.socket) -> None:
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        host, port = sock.getsockname()[:2]
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    reason = error.strerror or str(error)
+    return ConfigError("api_server.listen_port", f"cannot listen on {host}:{port}: {reason.lower()}")
 
 
 async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
