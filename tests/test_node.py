@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 
 import hub.node
 from hub.core.engine import CoreLimits
+from hub.core.intake import PublishOrder
 from hub.core.ledger import Append, Appended, Page, Read
 from hub.core.session import Session
 from hub.log.memory import MemoryLog
 from hub.node import Node, NodeLimits, OutletListener
 from hub.protocol.codec import CODECS, Wire
-from hub.protocol.errors import Draining, HandshakeRefused, NotDurable, Overloaded
+from hub.protocol.errors import Draining, HandshakeRefused, IdExpired, NotDurable, Overloaded
 from hub.protocol.principal import EVERY_BOT, Principal
 
 PUBLISHER = Principal(name="pub", publishes=EVERY_BOT, legacy_bot="a")
@@ -98,6 +100,7 @@ class GatedLog(MemoryLog):
         self.gate.set()
         self.failing: Exception | None = None
         self.closes = 0
+        self.stuck = False
         self.batches: list[int] = []
 
     async def append(self, batch: Sequence[Append]) -> list[Appended]:
@@ -115,6 +118,8 @@ class GatedLog(MemoryLog):
 
     async def close(self) -> None:
         self.closes += 1
+        if self.stuck:
+            await asyncio.Event().wait()
 
 
 class Bench:
@@ -330,6 +335,73 @@ def test_a_log_that_fails_is_told_to_the_publisher_and_nothing_is_delivered(
 
     on_node(test)
     assert "not acknowledged" in caplog.text
+
+
+def test_the_logs_own_words_and_time_reach_the_publisher_and_its_later_messages_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(bench: Bench) -> None:
+        order = PublishOrder()
+        answers: list[Any] = []
+
+        def publish(item: dict[str, Any]) -> None:
+            bench.node.publish(PUBLISHER, item, Wire.JSON, answers.append, order)
+
+        first, second = bench.item(), bench.item()
+        bench.log.failing = NotDurable("the disk is full", retry_after_ms=4000)
+        publish(first)
+        await settle()
+        publish(second)
+        publish(first)
+        await settle()
+        assert [type(answer) for answer in answers] == [NotDurable, Overloaded, NotDurable]
+        assert (str(answers[0]), answers[0].retry_after_ms) == ("the disk is full", 4000)
+        bench.log.failing = None
+        publish(first)
+        await settle()
+        publish(second)
+        await settle()
+        assert [answer["offset"] for answer in answers[3:]] == [1, 2]
+
+    on_node(test)
+    assert caplog.text.count("the disk is full") == 1, "one line, however often it is tried"
+    assert "stores messages again" in caplog.text
+
+
+def test_an_id_that_the_log_has_forgotten_is_refused_for_good_and_holds_up_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        order = PublishOrder()
+        answers: list[Any] = []
+        now = bench.clock.now_ms()
+        for mid, ts in (("a", now), ("b", now + 5), ("c", now + 9), ("late", now + 3), ("d", now + 10)):
+            item = bench.item(pad=200) | {"mid": mid, "ts": ts}
+            bench.node.publish(PUBLISHER, item, Wire.JSON, answers.append, order)
+            await settle()
+        assert isinstance(answers[3], IdExpired)
+        assert not answers[3].temporary
+        assert [answer["offset"] for answer in answers if isinstance(answer, dict)] == [1, 2, 3, 4]
+
+    on_node(test, log_bytes=2000)
+
+
+def test_a_resume_is_answered_by_the_floor_of_the_log_as_it_is_now() -> None:
+    async def test(bench: Bench) -> None:
+        for _ in range(4):
+            bench.publish()
+        await settle()
+        bench.log._drop_oldest()
+        bench.log._drop_oldest()
+        session, outlet = bench.connect()
+        assert outlet.take()[0]["data"]["floor"] == 2
+        bench.log._drop_oldest()
+        want = {"want": [{"topics": ["entry_fill"]}], "resume": {"epoch": "e", "offset": 1}}
+        bench.node.receive(session, {"type": "subscribe", "id": 1, "data": want})
+        await settle()
+        reply, *rest = outlet.take()
+        assert (reply["data"]["reason"], reply["data"]["lost"]) == ("retention", [2, 3])
+        assert [m["offset"] for m in rest] == [4]
+
+    on_node(test)
 
 
 def test_a_callback_that_raises_keeps_nobody_from_an_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -667,6 +739,85 @@ def test_drain_delivers_what_was_accepted_and_closes_with_1012(turns: list[FakeC
         assert v2.closed == legacy.closed == (1012, "retry_after_ms=1500")
 
     on_node(test)
+
+
+def test_a_drain_ends_with_the_position_behind_the_last_message(turns: list[FakeClock]) -> None:
+    async def test(bench: Bench) -> None:
+        turns.append(bench.clock)
+        _, hot = await bench.subscribed("entry_fill")
+        _, stuck = await bench.subscribed("entry_fill", high=1)
+        _, silent = bench.connect()
+        for _ in range(3):
+            bench.publish()
+            await settle()
+        await bench.node.drain(2.0)
+        last = hot.take(positions=True)[-1]
+        assert (last["type"], last["offset"]) == ("hub.position", 3)
+        written = stuck.take(positions=True)
+        assert written[-1]["type"] == "hub.position"
+        assert written[-1]["offset"] == max(m["offset"] for m in written if "prev" in m)
+        assert kinds(silent.take(positions=True)) == ["hub.welcome", "hub.drain"]
+
+    on_node(test)
+
+
+def test_a_log_that_hangs_keeps_neither_a_drain_nor_a_stop(
+    turns: list[FakeClock], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub.node, "CLOSE_LOG_S", 0.0)
+
+    async def test(bench: Bench) -> None:
+        turns.append(bench.clock)
+        session, outlet = await bench.subscribed("entry_fill")
+        bench.log.gate.clear()
+        bench.log.stuck = True
+        committing = bench.publish()
+        await settle()
+        behind = bench.publish()
+        before = bench.clock.now
+        await bench.node.drain(3.0)
+        assert 3.0 <= bench.clock.now - before < 4.0
+        for (answer,) in (committing, behind):
+            assert isinstance(answer, NotDurable)
+            assert "same mid" in str(answer)
+        assert session.id in bench.node._connections
+        assert outlet.closed is not None
+        bench.log.gate.set()
+        await settle()
+        assert (len(committing), len(behind)) == (1, 1), "nobody is answered twice"
+        assert bench.node.core.tail.next == 1, "and nothing is delivered any more"
+        await bench.node.stop()
+        assert bench.log.closes == 1
+
+    on_node(test)
+    assert "the log does not close" in caplog.text
+
+
+def test_a_task_that_does_not_end_keeps_no_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub.node, "STOP_S", 0.0)
+
+    async def test(bench: Bench) -> None:
+        let_go = asyncio.Event()
+
+        async def stubborn(batch: Sequence[Append]) -> list[Appended]:
+            while not let_go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await let_go.wait()
+            return []
+
+        monkeypatch.setattr(bench.log, "append", stubborn)
+        answers = bench.publish()
+        await settle()
+        await bench.node.stop()
+        assert [type(answer) for answer in answers] == [NotDurable]
+        let_go.set()
+        await settle()
+        assert len(answers) == 1
+
+    on_node(test)
+    assert "tradewire-committer does not end" in caplog.text
 
 
 def test_drain_waits_for_slow_clients_until_its_deadline(turns: list[FakeClock]) -> None:

@@ -66,6 +66,7 @@ class Rig:
 
     def ask(self, session: Session, name: str, data: Any = None, number: int | None = None) -> None:
         message = {"type": name, "data": data} | ({"id": number} if number is not None else {})
+        self.core.floor = max(self.core.floor, self.log.floor)
         requests.respond(self.core, session, message, 5, LIMITS)
 
     def fill(self, bot: str = "a", topic: str = "entry_fill", pad: int = 0, *, commit: bool = True) -> Append:

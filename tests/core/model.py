@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from msgspec import structs
 
 from hub.core.engine import Core
 from hub.core.session import Session
@@ -40,6 +41,7 @@ class Truth:
     event_data: dict[int, tuple[Stream, Any]] = field(default_factory=dict)
     tables: dict[tuple[StateKey, int], Columns] = field(default_factory=dict)
     marked_at: dict[tuple[StateKey, int], int] = field(default_factory=dict)
+    damaged: set[int] = field(default_factory=set)
 
     @property
     def head(self) -> int:
@@ -94,6 +96,8 @@ class V2Receiver:
         self.frames: dict[StateKey, _Held] = {}
         self.values: dict[StateKey, int] = {}
         self.gaps = 0
+        self.resumes: int | None = None
+        self.repeats_until = 0
 
     def take(self, frames: list[bytes]) -> None:
         """All of these arrived, in order."""
@@ -140,7 +144,10 @@ class V2Receiver:
         assert offset <= self.truth.head, "sent before its commit was told"
         assert self.truth.ledger[offset] == (stream, message["data"])
         known = max(self.base, self.last.get(stream, 0))
-        assert offset > known, f"repeated {offset}, known {known}"
+        if offset <= known:
+            assert offset <= self.repeats_until, f"repeated {offset}, known {known}"
+            self._reach(offset, but=offset)
+            return
         assert prev <= known, f"false alarm: prev {prev} > known {known}"
         self._reach(offset, but=offset)
         self.last[stream] = offset
@@ -153,7 +160,15 @@ class V2Receiver:
 
     def _gap(self, message: dict[str, Any]) -> None:
         assert message["from"] < message["to"]
+        if message["reason"] == "damaged":
+            assert message["to"] == message["from"] + 1
+            assert message["to"] in self.truth.damaged
+        else:
+            assert message["reason"] == "retention"
         self._reach(message["from"])
+        assert self.base >= message["from"], (
+            "no position before the gap: a client takes more for lost than is"
+        )
         self.at = message["to"]
         self.base = max(self.base, self.at)
         self.gaps += 1
@@ -180,14 +195,62 @@ class V2Receiver:
         offset = message["data"]["offset"]
         if self.subscription is not None:
             self._reach(offset)
-        if self.subscription is None:
+        if self.resumes is not None:
+            self._resumed(message["data"], self.resumes)
+        elif self.subscription is None:
             # A new beginning, perhaps at the floor: what was seen before may come again.
             self.base, self.last = offset, {}
         self.at, self.base = offset, max(self.base, offset)
         self._change(new)
 
+    def _resumed(self, answer: dict[str, Any], base: int) -> None:
+        self.resumes = None
+        if answer["recovered"]:
+            assert answer["offset"] == base
+            return
+        assert answer["reason"] == "retention"
+        assert answer["lost"] == [base + 1, answer["offset"]]
+        self.frames.clear()
+
+    # --- a new connection
+
+    def cut(self) -> None:
+        """The connection is gone, and with it what was on its way."""
+        self.subscribing(None)
+        self.subscription_before, self.subscription = self.subscription, None
+        self.repeats_until = self.at
+        self.asked.clear()
+        self.schemas.clear()
+        for key, held in list(self.frames.items()):
+            held.parts = []
+            if held.store is None:
+                del self.frames[key]
+
+    subscription_before: Subscription | None = None
+
+    def resume(self, session: Session, new: Subscription | None) -> dict[str, Any]:
+        """What it asks on a new connection: its base, and the keys that it holds and wants at the same projection."""
+        self.session = session
+        self.resumes = self.base
+        before = self.subscription_before
+        keys: list[list[Any]] = []
+        for key in [*self.frames, *self.values]:
+            mine = before.projection(key.bot, key.topic, _frame_key(key)) if before is not None else None
+            theirs = new.projection(key.bot, key.topic, _frame_key(key)) if new is not None else None
+            if mine is None or mine != theirs:
+                self.frames.pop(key, None)
+                continue
+            held = self.frames.get(key)
+            n = held.store.rev if held is not None and held.store is not None else self.values[key]
+            parts = list(structs.astuple(key.key)) if isinstance(key.key, FrameKey) else []
+            keys.append([key.bot, key.topic, parts, "r", n])
+        # What it held stays as it is: to the hub it is no new subscription of these keys.
+        self.subscription = None
+        return {"epoch": "e", "offset": self.base, "keys": keys}
+
     def _change(self, new: Subscription | None) -> None:
-        old, self.subscription = self.subscription, new
+        old, self.subscription = self.subscription or self.subscription_before, new
+        self.subscription_before = None
         for key in list(self.frames):
             before = old.projection(key.bot, key.topic, _frame_key(key)) if old is not None else None
             after = new.projection(key.bot, key.topic, _frame_key(key)) if new is not None else None
@@ -362,7 +425,7 @@ class LegacyReceiver:
         offset = data["number"]
         stored = next(o for o in range(self.at + 1, self.truth.head + 1) if self.truth.ledger[o][1] == data)
         assert self.truth.ledger[stored][0] == (self.bot, topic), "two bots mixed"
-        missed = self.truth.wanted(self.subscription, self.at, stored - 1)
+        missed = set(self.truth.wanted(self.subscription, self.at, stored - 1)) - self.truth.damaged
         assert not missed, f"lost without a word before number {offset}: {missed}"
         self.at = stored
 
@@ -413,7 +476,7 @@ class LegacyReceiver:
         """Nothing more is owed: what is here equals the hub's tail."""
         if self.subscription is None:
             return
-        missed = self.truth.wanted(self.subscription, self.at, self.truth.head)
+        missed = set(self.truth.wanted(self.subscription, self.at, self.truth.head)) - self.truth.damaged
         assert not missed, f"never came: {missed}"
         if not self.subscription.wants(self.bot, "analyzed_df"):
             return

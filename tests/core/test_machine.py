@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hub.core import engine, requests
 from hub.core.engine import Core, CoreLimits
 from hub.core.entry import Entry
-from hub.core.ledger import Append, Appended, Page, Read
+from hub.core.ledger import Append, Appended, Damaged, Page, Read
 from hub.core.session import Session
 from hub.core.state import StateKey
 from hub.frames.columns import Columns
@@ -48,6 +48,19 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     raise AssertionError("it waited")
+
+
+class DamagedLog(MemoryLog):
+    """A log some of whose records cannot be read any more."""
+
+    def __init__(self, epoch: str, limit_bytes: int) -> None:
+        super().__init__(epoch, limit_bytes)
+        self.damaged: set[int] = set()
+
+    async def read(self, read: Read) -> Page:
+        page = await super().read(read)
+        slots = [Damaged(slot.offset) if slot.offset in self.damaged else slot for slot in page.entries]
+        return Page(slots, page.floor)
 
 
 def key_of(bot: str, pair: int) -> FrameKey:
@@ -119,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         want=wants(),
     )
     def begin(self, tail: int, log: int, rows: int, wires: list[Wire], want: list[dict[str, Any]]) -> None:
-        self.log = MemoryLog("e", log)
+        self.log = DamagedLog("e", log)
         limits = CoreLimits(
             tail_bytes=tail,
             pending_bytes=20_000,
@@ -129,7 +142,7 @@ class Machine(RuleBasedStateMachine):
             slow_bytes=20_000,
         )
         self.core = Core(at_once(self.log.open()), "r", limits)
-        self.truth = Truth(self.core)
+        self.truth = Truth(self.core, damaged=self.log.damaged)
         if rows:
             self.publish_rows("a", 0, 0, rows, False, False, 1)
         for wire in wires:
@@ -151,7 +164,7 @@ class Machine(RuleBasedStateMachine):
     def _publish(self, bot: str, topic: str, size: int) -> None:
         self.number += 1
         data = {"number": self.number, "pad": "x" * size}
-        entry = Entry(bot, topic, 1, data, encode_body(data), mid=f"m{self.number}", publisher=bot)
+        entry = Entry(bot, topic, self.number, data, encode_body(data), mid=f"m{self.number}", publisher=bot)
         self._accept(entry)
 
     @precondition(lambda self: self.sent_mids)
@@ -159,7 +172,9 @@ class Machine(RuleBasedStateMachine):
     def publish_again(self, which: int, same: bool) -> None:
         old = self.sent_mids[-1 - which % len(self.sent_mids)]
         data = old.data if same else old.data | {"number": 0}
-        entry = Entry(old.bot, old.topic, 2, data, encode_body(data), mid=old.mid, publisher=old.publisher)
+        entry = Entry(
+            old.bot, old.topic, old.ts, data, encode_body(data), mid=old.mid, publisher=old.publisher
+        )
         if (old.publisher, old.mid) in self.log._ids or same:
             self._accept(entry)
 
@@ -287,7 +302,12 @@ class Machine(RuleBasedStateMachine):
         if isinstance(receiver, V2Receiver):
             self._subscribe(receiver, [])
 
-    def _subscribe(self, receiver: V2Receiver | LegacyReceiver, want: list[dict[str, Any]]) -> None:
+    def _subscribe(
+        self,
+        receiver: V2Receiver | LegacyReceiver,
+        want: list[dict[str, Any]],
+        resume: dict[str, Any] | None = None,
+    ) -> None:
         session = receiver.session
         self.wants[session.id] = want
         if isinstance(receiver, LegacyReceiver):
@@ -313,7 +333,12 @@ class Machine(RuleBasedStateMachine):
         receiver.asked[self.requests] = new
         receiver.subscribing(new)
         start = "earliest" if self.requests % 3 == 0 else "live"
-        message = {"type": "subscribe", "id": self.requests, "data": {"want": want, "from": start}}
+        message = {
+            "type": "subscribe",
+            "id": self.requests,
+            "data": {"want": want, "from": start, "resume": resume},
+        }
+        self.core.floor = max(self.core.floor, self.log.floor)
         requests.respond(self.core, session, message, 1, LIMITS)
 
     def _legacy(self, receiver: LegacyReceiver, message: dict[str, Any]) -> None:
@@ -343,6 +368,32 @@ class Machine(RuleBasedStateMachine):
         receiver = self._nth(who)
         if isinstance(receiver, LegacyReceiver):
             self._legacy(receiver, {"type": "whitelist", "data": ""})
+
+    @precondition(lambda self: self.receivers)
+    @rule(who=st.integers(0, 5), same=st.sampled_from([True, True, False]), want=wants())
+    def connect_anew(self, who: int, same: bool, want: list[dict[str, Any]]) -> None:
+        """The connection is cut, and the client resumes on a new one."""
+        receiver = self._nth(who)
+        old = receiver.session
+        if not isinstance(receiver, V2Receiver) or receiver.subscription is None:
+            return
+        receiver.cut()
+        want = self.wants[old.id] if same else want
+        self.core.disconnect(old)
+        del self.receivers[old.id]
+        self.stalled.discard(old.id)
+        self.requests += 1
+        session = Session(f"s{self.requests}", old.principal, old.wire, "c", self.now)
+        self.core.connect(session)
+        self.receivers[session.id] = receiver
+        items, _ = parse_want(want)
+        new = Subscription(items, session.principal.reads) if items else None
+        self._subscribe(receiver, want, receiver.resume(session, new))
+
+    @precondition(lambda self: self.log.head > self.log.floor)
+    @rule(back=st.integers(0, 20))
+    def damage(self, back: int) -> None:
+        self.log.damaged.add(max(self.log.floor + 1, self.log.head - back))
 
     @precondition(lambda self: self.receivers)
     @rule(who=st.integers(0, 5))
