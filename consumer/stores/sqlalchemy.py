@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import BigInteger, Column, Connection, Engine, MetaData, String, Table, text
@@ -100,6 +101,10 @@ def define_tables(metadata: MetaData) -> list[Table]:
 
 def _executing(on: Session | Connection) -> rows.Execute:
     def execute(statement: str, values: dict[str, Any]) -> rows.Result:
-        return cast("rows.Result", on.execute(text(statement), values))
+        return cast("rows.Result", on.execute(_text(statement), values))
 
     return execute
+
+
+# A few statements, again and again: to parse one takes as long as to execute it.
+_text = cache(text)
