@@ -221,30 +221,30 @@ class _NewMidOnRetry(SimPublisher):
 
 
 PLANTED: Mapping[str, Planted] = {
-    "deliver before commit": Planted(Bugs(node=_DeliversEarly), favour={"kill_hub": 3}, first=2),
-    "acknowledge before fsync": Planted(Bugs(node=_AcknowledgesEarly), favour={"kill_hub": 3}, first=1),
-    "reuse an offset after a crash": Planted(Bugs(log=_ReusesOffsets), favour={"kill_hub": 4}, first=8),
-    "dedupe lost at restart": Planted(Bugs(log=_ForgetsIds), favour={"kill_hub": 4, "cut": 2}, first=1),
+    "deliver before commit": Planted(Bugs(node=_DeliversEarly), favour={"kill_hub": 3}),
+    "acknowledge before fsync": Planted(Bugs(node=_AcknowledgesEarly), favour={"kill_hub": 3}),
+    "reuse an offset after a crash": Planted(Bugs(log=_ReusesOffsets), favour={"kill_hub": 4}, first=35),
+    "dedupe lost at restart": Planted(Bugs(log=_ForgetsIds), favour={"kill_hub": 4, "cut": 2}, first=3),
     "join without a position": Planted(
-        patch=_joins_without_a_position, favour={"cut": 3, "stall": 3}, first=3
+        patch=_joins_without_a_position, favour={"cut": 3, "stall": 3}, first=2
     ),
-    "resume at head": Planted(patch=_starts(_at_head), favour={"cut": 3}, first=4),
+    "resume at head": Planted(patch=_starts(_at_head), favour={"cut": 3}),
     "retention floor unchecked": Planted(
         patch=_floor_unchecked, favour={"cut": 3, "kill_reader": 2}, first=15
     ),
-    "position without heads": Planted(patch=_positions_without_heads, favour={"skip": 8}),
+    "position without heads": Planted(patch=_positions_without_heads, favour={"skip": 8}, first=3),
     "epoch ignored": Planted(
-        Bugs(state=_with(_IgnoresEpoch)), patch=_starts(_without_epoch), favour={"kill_hub": 5}, first=2
+        Bugs(state=_with(_IgnoresEpoch)), patch=_starts(_without_epoch), favour={"kill_hub": 5}, first=24
     ),
     "base moved by messages": Planted(Bugs(state=_with(_BaseFromMessages)), favour={"skip": 8}, first=1),
     "position stored before the effect": Planted(
-        Bugs(handle=_position_first), favour={"kill_reader": 4}, first=18
+        Bugs(handle=_position_first), favour={"kill_reader": 4}, first=24
     ),
     "effect before position in separate transactions": Planted(
-        Bugs(handle=_effect_first), favour={"kill_reader": 4}, first=21
+        Bugs(handle=_effect_first), favour={"kill_reader": 4}, first=25
     ),
-    "outbox forgets on send": Planted(Bugs(publisher=_ForgetsOnSend), favour={"kill_writer": 6}, first=1),
+    "outbox forgets on send": Planted(Bugs(publisher=_ForgetsOnSend), favour={"kill_writer": 6}),
     "retry with a new mid": Planted(
-        Bugs(publisher=_NewMidOnRetry), favour={"cut": 4, "kill_hub": 2}, first=5
+        Bugs(publisher=_NewMidOnRetry), favour={"cut": 4, "kill_hub": 2}, first=7
     ),
 }
