@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hub.protocol.errors import NotDurable
@@ -36,6 +37,16 @@ async def _refusal(clients: Clients, wire: str) -> tuple[int, bool]:
             pass
     response = refused.value.response
     return response.status_code, int(response.headers["Retry-After"]) > 0
+
+
+async def _end(websocket: ClientConnection) -> tuple[dict[str, Any], tuple[int, str] | None]:
+    """The last message, and the code and reason of the Close."""
+    last: dict[str, Any] = {}
+    while True:
+        try:
+            last = await heard(websocket, positions=True)
+        except ConnectionClosed as closed:
+            return last, (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else None
 
 
 async def test_a_drain_with_a_log_that_hangs_and_a_client_that_does_not_read() -> None:
@@ -66,13 +77,8 @@ async def test_a_drain_with_a_log_that_hangs_and_a_client_that_does_not_read() -
                 assert await _refusal(clients, wire) == (503, True)
             refused = await http.post(url, json=item | {"mid": "m4"}, headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
-            last = None
-            with pytest.raises(ConnectionClosed) as closed:
-                while True:
-                    last = await heard(reader, positions=True)
-            assert last is not None
-            assert closed.value.rcvd is not None
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "retry_after_ms=1000")
+            last, closed = await _end(reader)
+            assert closed == (1012, "retry_after_ms=1000")
             assert (last["type"], last["offset"]) == ("hub.position", 1)
             with pytest.raises(NotDurable, match="same mid"):
                 await asyncio.wrap_future(unanswered)
