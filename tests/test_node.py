@@ -364,8 +364,7 @@ def test_the_logs_own_words_and_time_reach_the_publisher_and_its_later_messages_
         assert [answer["offset"] for answer in answers[3:]] == [1, 2]
 
     on_node(test)
-    assert caplog.text.count("the disk is full") == 1, "one line, however often it is tried"
-    assert "stores messages again" in caplog.text
+    assert not caplog.records, "a log that says why it stores nothing has also logged it"
 
 
 def test_an_id_that_the_log_has_forgotten_is_refused_for_good_and_holds_up_nothing() -> None:
