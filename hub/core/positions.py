@@ -93,9 +93,7 @@ def start(epoch: str, floor: int, head: int, resume: Resume | None, *, earliest:
 
 
 def claim_due(cursor: Cursor, now: float) -> bool:
-    """Whether a position is to follow what this cursor has passed."""
-    if cursor.ledger - cursor.claimed > CLAIM_OFFSETS:
-        return True
+    """Whether a position is to follow, by now, what this cursor has sent. (The lane counts the offsets as it passes them.)"""
     return bool(cursor.heads) and now - cursor.claimed_at >= CLAIM_S
 
 
