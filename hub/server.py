@@ -63,11 +63,31 @@ START_TIMEOUT_S = 30.0
 OPEN_TIMEOUT_S = 600.0
 """A damaged ledger of some gigabytes is salvaged before the hub listens."""
 STATISTICS_TIMEOUT_S = 5.0
+CLOSING_S = 2.0
+"""Of the time that a drain may take, what is kept for closing, where there is that much: at most half of it."""
 logger = logging.getLogger("tradewire.server")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: a bot that embeds the hub has its own."""
+    """uvicorn without its signal handlers, since a bot that embeds the hub has its own, and with an end that is on time.
+
+    Who has not answered a Close within `closing_s` is aborted.
+    """
+
+    def __init__(self, config: uvicorn.Config, closing_s: float) -> None:
+        super().__init__(config)
+        self._closing_s = closing_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        aborting = asyncio.get_running_loop().call_later(self._closing_s, self._abort)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            aborting.cancel()
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -179,7 +199,8 @@ class Hub:
                 waiting=self._sockets,
                 unsent=self._unsent,
                 trusted_proxies=config.hub.trusted_proxies,
-            )
+            ),
+            _closing_s(config) / 2,
         )
         runs = {
             upstream.name: UpstreamRuns(reconciler, upstream.name, publish=upstream.reconciles == "publish")
@@ -210,7 +231,7 @@ class Hub:
             finally:
                 for task in relaying:
                     task.cancel()
-                await asyncio.shield(node.drain(config.hub.drain_s))
+                await asyncio.shield(node.drain(config.hub.drain_s - _closing_s(config)))
                 server.should_exit = True
 
     def _registry(self, node: Node) -> BotRegistry:
@@ -575,6 +596,10 @@ def _limits(config: Config) -> NodeLimits:
             candle_deadline_s=hub.candle_deadline_s,
         ),
     )
+
+
+def _closing_s(config: Config) -> float:
+    return min(CLOSING_S, config.hub.drain_s / 2)
 
 
 def _bound(host: str, port: int) -> socket.socket:
