@@ -626,16 +626,17 @@ class Core:
         cell = self.cells.get(key)
         if projection is None:
             return 0
-        if have == (cell or self.values[key]).n:
-            # It is held from before this connection, and nothing has changed since.
-            return self._tell_schema(session, cell, projection, frames) if session and cell else 0
         if cell is None:
-            frames.append(self.values[key].frame(group.wire))
+            value = self.values[key]
+            if have == value.n:
+                return 0
+            frames.append(value.frame(group.wire))
         elif group.wire is Wire.FREQTRADE:
             self._bound_held(session)
             cursor.sending = (key, cell.n, cell.legacy_rows(have))
             return 0
         else:
+            # Of a key that is held from before this connection there may be none: that says that it is current.
             rows = cell.rows_frame(group.wire, projection, have, PART_BYTES[group.wire])
             if rows is None:
                 return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
