@@ -54,6 +54,7 @@ from hub.protocol import values
 from hub.protocol.botapi import BotError
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
+from hub.protocol.localbot import LocalBot
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
 from hub.reconciler import Reconciler
@@ -430,6 +431,15 @@ def script(path: Path, **env: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def test_the_recipes_for_acting_once_are_whole_bots() -> None:
+    recipes = [block for block in blocks(OPERATIONS, "python") if "class CopyBot" in block]
+    assert len(recipes) == 2
+    for recipe in recipes:
+        names: dict[str, Any] = {}
+        exec(recipe, names)
+        assert isinstance(names["CopyBot"](), LocalBot)
 
 
 def commands() -> list[str]:

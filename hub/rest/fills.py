@@ -15,16 +15,16 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from pydantic import AfterValidator
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from hub.core import ledger
 from hub.core.entry import Entry
 from hub.core.ledger import Damaged, Found
-from hub.protocol.ledger_answers import FillsPage, LedgerFill
+from hub.protocol.ledger_answers import FillsPage, LedgerFill, OtherLedger
 from hub.protocol.messages import LEDGER_TOPICS
 from hub.protocol.principal import Principal
 from hub.rest.moments import Moment
-from hub.rest.schemas import UNAUTHORIZED, described
+from hub.rest.schemas import RETRY, UNAUTHORIZED, Detail, described
 
 __all__ = ["LedgerSource", "add_fills"]
 
@@ -75,10 +75,8 @@ def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], s
         responses={
             200: described("Successful Response", FillsPage),
             401: UNAUTHORIZED,
-            409: {
-                "description": "The ledger is another one than that of `epoch`; the body has its epoch, floor and head."
-            },
-            503: {"description": "Too many searches, or this one took too long."},
+            409: described("The ledger is another one than that of `epoch`.", OtherLedger),
+            503: described("Too many searches, or this one took too long.", Detail) | {"headers": RETRY},
         },
         openapi_extra=_SECURITY,
         response_model=None,
@@ -134,7 +132,8 @@ def _topics(named: Sequence[str] | None) -> frozenset[str] | None:
 
 def _other_epoch(asked: str, epoch: str, found: Found) -> Response:
     detail = f"the ledger's epoch is {epoch}, not {asked!r}: begin again without after and epoch"
-    return JSONResponse({"detail": detail, "epoch": epoch, "floor": found.floor, "head": found.head}, 409)
+    other = OtherLedger(detail=detail, epoch=epoch, floor=found.floor, head=found.head)
+    return Response(msgspec.json.encode(other), 409, media_type="application/json")
 
 
 def _page(epoch: str, found: Found) -> FillsPage:

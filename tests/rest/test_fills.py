@@ -134,6 +134,12 @@ async def test_another_epoch_is_said() -> None:
     assert "e1" in response.json()["detail"]
 
 
+async def test_the_errors_have_schemas() -> None:
+    responses = (await service()).rest.openapi()["paths"]["/fills"]["get"]["responses"]
+    assert {status for status, told in responses.items() if "content" in told} == set(responses)
+    assert responses["503"]["headers"]
+
+
 async def test_a_cursor_beyond_the_head_finds_nothing() -> None:
     answer = await page(await service(*MIXED), f"after={2**53 - 1}")
     assert (answer["fills"], answer["after"]) == ([], None)
