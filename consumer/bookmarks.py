@@ -398,7 +398,7 @@ def read_file(path: Path) -> dict[str, Known]:
         return {name: _known(value) for name, value in stored["positions"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ConfigError(
             "--data-dir", f"{path} cannot be read; without it the bot begins with what is live"
         ) from None

@@ -149,6 +149,7 @@ def test_what_was_handed_over_is_not_stored_before_it_is_committed(marks: Bookma
         '{"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": [["a", 3, 5]]}}}',
         '{"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": [["a", "b", true]]}}}',
         "\xff",
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_a_damaged_file_is_told(text: str, path: Path) -> None:
