@@ -3,12 +3,13 @@
 Theory of operation
 -------------------
 A commit is noted in memory at once (`hook`), and so is a base, at its place in the order (`advance`). They are kept in one of
-three places:
+two places:
 
 - a bot that returned a PositionStore saves each message itself, in the transaction of its effect. What is left to do here is to
   store a base while no message comes, so that retention does not overtake an idle bot; and to store what it forgot to save.
-- a bot that returned a Position keeps all itself.
-- for any other bot there is a file, written after the commit: it sees a message again when the process dies in between.
+- for any other bot there is a file, written after the commit: it sees a message again when the process dies in between. A bot that
+  returned a Position begins there, whatever the file says; it is written all the same, or an old place would be found in it by a bot
+  that returns something else later.
 
 Invariants
 ----------
@@ -160,12 +161,16 @@ class Bookmarks:
 
     @classmethod
     def of_position(
-        cls, start: Position, filed: Mapping[str, Known], producers: Iterable[str], **options: Any
+        cls, start: Position, path: Path, filed: Mapping[str, Known], producers: Iterable[str], **options: Any
     ) -> Bookmarks:
-        """The bot keeps one number itself. It belongs to the producers that the file knows by its epoch, or else to any."""
+        """The bot keeps one number itself. It belongs to the producers that the file knows by its epoch, or else to any.
+
+        The file goes on: it has the places of the other producers, and of all once the bot keeps its number no more.
+        """
         names = list(producers)
         known = [name for name in names if name in filed and filed[name].epoch == start.epoch]
-        return cls(_Nowhere(), dict.fromkeys(known or names, Known.at(start)), **options)
+        starts = {**filed, **dict.fromkeys(known or names, Known.at(start))}
+        return cls(_File(path, filed), starts, **options)
 
     @classmethod
     def of_store(
@@ -298,19 +303,6 @@ class Bookmarks:
             self._stored_at.update(dict.fromkeys(changed, now))
 
 
-class _Nowhere:
-    """For a bot that keeps one number itself."""
-
-    blocking = False
-    commits_per_write = 1
-
-    def saved(self, delivery: Delivery) -> bool:
-        return True
-
-    def store(self, changed: Mapping[str, Known], anew: frozenset[str]) -> None:
-        return None
-
-
 class _Store:
     """A bot's own store."""
 
@@ -398,7 +390,7 @@ def read_file(path: Path) -> dict[str, Known]:
         return {name: _known(value) for name, value in stored["positions"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ConfigError(
             "--data-dir", f"{path} cannot be read; without it the bot begins with what is live"
         ) from None

@@ -19,6 +19,9 @@ from hub.protocol.localbot import Delivery
 
 __all__ = ["SqlAlchemyPositionStore", "define_tables"]
 
+_TRY = f"UPDATE {rows.POSITIONS} SET run = '' WHERE producer = :producer"
+_RUN = f"SELECT run FROM {rows.POSITIONS} WHERE producer = :producer"
+
 
 class SqlAlchemyPositionStore:
     """In the bot's own database::
@@ -49,7 +52,9 @@ class SqlAlchemyPositionStore:
     def load(self, producer: str) -> Known | None:
         """As PositionStore; creates the tables where they are missing."""
         with self._transaction() as execute:
-            return rows.claim(execute, self._run, producer)
+            known = rows.claim(execute, self._run, producer)
+        self._check_atomic(producer)
+        return known
 
     def saved(self, delivery: Delivery) -> bool:
         """As PositionStore."""
@@ -63,15 +68,24 @@ class SqlAlchemyPositionStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[rows.Execute]:
-        try:
+        with _told():
             if self._tables:
                 self._metadata.create_all(self._engine, tables=self._tables)
                 self._tables = []
             with self._engine.begin() as connection:
                 yield _executing(connection)
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            raise StoreFailed(f"the bot's database: the position cannot be kept: {cause}") from error
+
+    def _check_atomic(self, producer: str) -> None:
+        """Raise StoreFailed where a rollback undoes nothing: a crash would keep an effect without its position, unseen."""
+        with _told(), self._engine.connect() as connection:
+            execute = _executing(connection)
+            execute(_TRY, {"producer": producer})
+            connection.rollback()
+            ((run,),) = execute(_RUN, {"producer": producer}).fetchall()
+        if run == "":
+            raise StoreFailed(
+                "the bot's database: expected transactions, but its engine commits each statement at once (AUTOCOMMIT)"
+            )
 
 
 def define_tables(metadata: MetaData) -> list[Table]:
@@ -104,6 +118,15 @@ def _executing(on: Session | Connection) -> rows.Execute:
         return cast("rows.Result", on.execute(_text(statement), values))
 
     return execute
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise StoreFailed(f"the bot's database: the position cannot be kept: {cause}") from error
 
 
 # A few statements, again and again: to parse one takes as long as to execute it.

@@ -13,6 +13,7 @@ from feed_doubles import advanced, event, fill, lost
 
 from consumer.bookmarks import EVERY_S, Bookmarks, read_file
 from consumer.errors import BotFailed, ConfigError, StoreFailed
+from hub.protocol.envelope import Position
 from hub.protocol.known import Known
 from hub.protocol.localbot import Delivery
 
@@ -149,6 +150,7 @@ def test_what_was_handed_over_is_not_stored_before_it_is_committed(marks: Bookma
         '{"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": [["a", 3, 5]]}}}',
         '{"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": [["a", "b", true]]}}}',
         "\xff",
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_a_damaged_file_is_told(text: str, path: Path) -> None:
@@ -266,6 +268,16 @@ def test_what_was_in_the_file_moves_into_the_store(path: Path, clock: Clock) -> 
     assert marks.known == {"hub": Known("e1", 9), "away": Known("e2", 3)}
     assert store.asked == [("away", Known("e2", 3), False)]
     assert not path.exists()
+
+
+def test_the_file_keeps_up_with_a_bot_that_returns_a_position(path: Path, clock: Clock) -> None:
+    filed = {"hub": Known("e1", 2), "other": Known("e2", 3)}
+    marks = Bookmarks.of_position(Position("e1", 5), path, filed, ["hub", "other"], clock=clock)
+    assert marks.known == {"hub": Known("e1", 5), "other": Known("e2", 3)}
+    pass_through(marks, fill(6, base=5))
+    marks.close()
+    # So a bot that keeps no number any more, or returns a store, does not act again on what came since.
+    assert read_file(path) == {"hub": Known("e1", 5, {ALPHA: 6}), "other": Known("e2", 3)}
 
 
 @pytest.mark.parametrize("method", ["saved", "advance"])

@@ -303,7 +303,42 @@ def test_a_connection_that_always_has_a_transaction(tmp_path: Path) -> None:
         assert other.execute("SELECT base FROM tradewire_positions").fetchall() == [(5,)]
 
 
+class BeginsNone(sqlite3.Connection):
+    """What autocommit=True of Python 3.12 makes of a connection: no BEGIN by itself, and no effect of what would end one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, isolation_level=None)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "autocommit":
+            return True
+        if name == "isolation_level":
+            return ""
+        return (lambda: None) if name in ("commit", "rollback") else super().__getattribute__(name)
+
+
+def test_a_connection_that_begins_no_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "bot.sqlite"
+    with closing(BeginsNone(str(path))) as connection, closing(sqlite3.connect(path)) as other:
+        store = SqlitePositionStore(connection)
+        store.load("hub")
+        store.advance("hub", Known("e1", 5))
+        assert other.execute("SELECT base FROM tradewire_positions").fetchall() == [(5,)]
+        with pytest.raises(StoreFailed, match="BEGIN before the effect"):
+            store.save(fill(7))
+        with pytest.raises(StoreFailed, match="were not loaded"):
+            store.advance("another", Known("e1", 5))
+        assert not connection.in_transaction
+
+
 # --- SQLAlchemy
+
+
+def test_an_engine_without_transactions_is_told(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'bot.sqlite'}", isolation_level="AUTOCOMMIT")
+    with pytest.raises(StoreFailed, match="commits each statement at once"):
+        SqlAlchemyPositionStore(engine).load("hub")
+    engine.dispose()
 
 
 def test_the_tables_are_the_bots_own(tmp_path: Path) -> None:
