@@ -15,7 +15,7 @@ Invariants
 1. What is stored was committed: no message beyond the last commit, no base whose messages were not all committed before.
 2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`).
 3. A base that was not stored is at most EVERY_S old when another one comes; one after a loss, or of a new ledger, is stored at once.
-4. What is held is bounded: per producer the streams since its base, and what the lane holds that was not committed.
+4. What is held is bounded: per producer the streams since its base, REMEMBERED messages, and what waits in the lane uncommitted.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from consumer.errors import BotFailed, ConfigError, ConsumerError, StoreFailed
+from consumer.recent import Recent
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known, Stream
-from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore
+from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore, Repeated
 
 __all__ = ["EVERY_S", "Bookmarks", "Marks", "read_file"]
 
@@ -52,15 +53,17 @@ class Marks:
     epoch: str
     base: int
     last: dict[Stream, int] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent)
 
     @classmethod
     def of(cls, known: Known) -> Marks:
         """What an earlier run knew."""
-        return cls(known.epoch, known.base, {s: n for s, n in known.last.items() if n > known.base})
+        last = {s: n for s, n in known.last.items() if n > known.base}
+        return cls(known.epoch, known.base, last, Recent(known.recent))
 
     def known(self) -> Known:
         """As it is now."""
-        return Known(self.epoch, self.base, dict(self.last))
+        return Known(self.epoch, self.base, dict(self.last), self.recent.known())
 
     @classmethod
     def before(cls, delivery: Delivery) -> Marks:
@@ -84,6 +87,8 @@ class Marks:
         self._rise(_base(delivery))
         if position.offset > self.base:
             self.last[stream] = max(position.offset, self.last.get(stream, 0))
+        if delivery.digest is not None:
+            self.recent.add(delivery.digest, position.epoch)
 
     def advance(self, to: Advanced) -> bool:
         """A base came; whether it is one of a new ledger."""
@@ -244,7 +249,8 @@ class Bookmarks:
         Raises:
             ConsumerError: it cannot be stored.
         """
-        if delivery.position is not None and self._keeper.saved(delivery):
+        acted = delivery.position is not None and not isinstance(delivery.message, Repeated)
+        if acted and self._keeper.saved(delivery):
             with self._lock:
                 self._unstored.pop(delivery.producer, None)
                 self._stored_at[delivery.producer] = self._clock()
@@ -380,9 +386,21 @@ class _File:
 
 def _as_json(positions: Mapping[str, Known]) -> dict[str, Any]:
     return {
-        name: {"epoch": k.epoch, "base": k.base, "last": [[*stream, n] for stream, n in k.last.items()]}
+        name: {
+            "epoch": k.epoch,
+            "base": k.base,
+            "last": [[*stream, n] for stream, n in k.last.items()],
+            "recent": _by_epoch(k.recent),
+        }
         for name, k in positions.items()
     }
+
+
+def _by_epoch(recent: Mapping[str, str]) -> dict[str, list[str]]:
+    digests: dict[str, list[str]] = {}
+    for digest, epoch in recent.items():
+        digests.setdefault(epoch, []).append(digest)
+    return digests
 
 
 def read_file(path: Path) -> dict[str, Known]:
@@ -409,7 +427,9 @@ def _known(value: Any) -> Known:
         # Version 1 had one number: every message up to it.
         epoch, offset = value
         return Known(epoch, offset)
-    return Known(value["epoch"], value["base"], {(bot, topic): n for bot, topic, n in value["last"]})
+    last = {(bot, topic): n for bot, topic, n in value["last"]}
+    recent = {digest: epoch for epoch, digests in value.get("recent", {}).items() for digest in digests}
+    return Known(value["epoch"], value["base"], last, recent)
 
 
 def _nothing() -> None:

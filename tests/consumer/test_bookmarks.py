@@ -186,7 +186,7 @@ def test_the_file_is_whole_or_not_there_and_durable_before_the_next(
     assert steps == ["fsync", "replace", "fsync"]
     assert [file.name for file in path.parent.iterdir()] == ["positions.json"]
     last = [["alpha", "entry_fill", 2]]
-    stored = {"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": last}}}
+    stored = {"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": last, "recent": {}}}}
     assert json.loads(path.read_text()) == stored
 
 

@@ -312,7 +312,7 @@ def test_the_tables_are_the_bots_own(tmp_path: Path) -> None:
     SqlAlchemyPositionStore(engine, metadata).load("hub")
     again = SqlAlchemyPositionStore(engine, metadata)
     assert again.load("hub") is None
-    assert set(metadata.tables) == {"tradewire_positions", "tradewire_streams"}
+    assert set(metadata.tables) == {"tradewire_positions", "tradewire_streams", "tradewire_recent"}
     assert inspect(engine).get_table_names() == sorted(metadata.tables)
     engine.dispose()
 

@@ -476,6 +476,11 @@ class ReaderProcess(Process):
         """How often it found that the hub had left something out."""
         return sum(state.statistics().get("holes", 0) for state in self.states)
 
+    @property
+    def repeated(self) -> int:
+        """How often it was given a message that it had acted on in another epoch."""
+        return sum(state.statistics().get("repeated", 0) for state in self.states)
+
     def wants(self, message: Message) -> bool:
         """Whether its subscription takes this message."""
         bots = self.reader.bots

@@ -418,10 +418,7 @@ class World:
             if not reader.wants(message):
                 self.violated(f"{reader.name} acted on {effect.name}, which it did not want")
             before = seen.setdefault(effect.name, effect.position)
-            if before.epoch != effect.position.epoch:
-                # A tail that was torn off below what was delivered, and not acknowledged: its writer publishes it again.
-                self.figures.repeated += 1
-            elif before != effect.position or effect.position in acted:
+            if before != effect.position or effect.position in acted:
                 self.violated(f"{reader.name} acted twice on {effect.name}")
             acted.add(effect.position)
             # A hub that skips messages is resumed from before them: what was missed then comes behind what was not.
@@ -452,6 +449,7 @@ class World:
         figures.deaths = sum(process.lives for process in self._processes()) - len(self._processes())
         figures.turns = self.loop.turns
         figures.epochs = self.disk.epoch_number
+        figures.repeated = sum(reader.repeated for reader in self.readers)
         figures.virtual_s = self.loop.time() - virtual.START
         return figures
 
