@@ -13,7 +13,9 @@ three places:
 Invariants
 ----------
 1. What is stored was committed: no message beyond the last commit, no base whose messages were not all committed before.
-2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`).
+2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`). What moves into the
+   next epoch (`Advanced.same`) moves whole, in one write, behind all of the old epoch and before anything of the new one: until then
+   the old epoch is resumed from, and the hub says the same again.
 3. A base that was not stored is at most EVERY_S old when another one comes; one after a loss, or of a new ledger, is stored at once.
 4. What is held is bounded: per producer the streams since its base, REMEMBERED messages, and what waits in the lane uncommitted.
 """
@@ -93,7 +95,10 @@ class Marks:
     def advance(self, to: Advanced) -> bool:
         """A base came; whether it is one of a new ledger."""
         anew = to.anew or to.position.epoch != self.epoch
-        if anew:
+        if anew and to.same is not None and to.same.epoch == self.epoch:
+            known = self.known().moved(to.position.epoch, to.position.offset, to.same.offset)
+            self.epoch, self.base, self.last = known.epoch, known.base, dict(known.last)
+        elif anew:
             self.epoch, self.base, self.last = to.position.epoch, to.position.offset, {}
         else:
             self._rise(to.position.offset)

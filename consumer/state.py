@@ -41,11 +41,12 @@ from consumer.recent import Recent, fingerprint
 from consumer.revisions import Applied, Held, Revisions, Unreadable, WireKey
 from consumer.step import Step
 from hub.protocol.close_codes import CloseCode
-from hub.protocol.envelope import Broadcast, Notice, Reply, parse_envelope
+from hub.protocol.envelope import Broadcast, Notice, Position, Reply, parse_envelope
 from hub.protocol.errors import BadFrame, BadMessage, NotAMessage
 from hub.protocol.known import Known
 from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost, Repeated
 from hub.protocol.messages import AnalyzedDf, FrameKey, GenericMessage, Message, Whitelist, view
+from hub.protocol.subscription import LINEAGE
 
 __all__ = ["HubState"]
 
@@ -83,7 +84,7 @@ class HubState:
         self._book = book
         self._want = want
         self._limited = any("rows" in item for item in want)
-        self._hello = {"client": client, "max_message": max_message, "features": []}
+        self._hello = {"client": client, "max_message": max_message, "features": [LINEAGE]}
         self._next_id = 1
         self._subscribe_id = 0
         self._resyncs: dict[int, list[WireKey]] = {}
@@ -333,19 +334,25 @@ class HubState:
         if not isinstance(epoch, str) or not epoch or not _is_offset(offset):
             step.refused = HubRefused(f"{self.producer}: the reply to subscribe has no epoch and offset")
             return
-        before = self.positions.standing
-        loss = self.positions.subscribed(epoch, offset, data.get("recovered"), data)
+        before, same = self.positions.standing, data.get("same")
+        shared: Position | None = None
+        if before is not None and before.epoch != epoch and _is_offset(same):
+            shared = Position(before.epoch, same)
+            losses = self.positions.moves(epoch, offset, same, data)
+        else:
+            loss = self.positions.subscribed(epoch, offset, data.get("recovered"), data)
+            losses = [] if loss is None else [loss]
         self.subscribed = True
         self.revisions.expect_held(now)
-        resumed = loss is None if before is not None else None
+        resumed = not losses if before is not None else None
         self._say(Connected(producer=self.producer, resumed=resumed), "connected", step)
-        if loss is not None:
+        for loss in losses:
             self._report(loss, step)
         after = self.positions.standing
         assert after is not None
         if before is None or before != after:
             anew = before is not None and (before.epoch != after.epoch or after < before)
-            self._advanced(step, anew=anew)
+            self._advanced(step, anew=anew, same=shared)
         for name in ("unknown", "denied"):
             listed = data.get(name)
             if isinstance(listed, list) and listed:
@@ -430,15 +437,20 @@ class HubState:
     def _report(self, loss: Loss, step: Step) -> None:
         topics = tuple(dict.fromkeys(topic for _, topic in loss.streams))
         lost = Lost(
-            producer=self.producer, topics=topics, first=loss.first, last=loss.last, reason=loss.reason
+            producer=self.producer,
+            topics=topics,
+            first=loss.first,
+            last=loss.last,
+            reason=loss.reason,
+            epoch=loss.epoch,
         )
         self._counts["lost"] += 1
         self._say(lost, "lost", step)
 
-    def _advanced(self, step: Step, *, anew: bool = False) -> None:
+    def _advanced(self, step: Step, *, anew: bool = False, same: Position | None = None) -> None:
         position = self.positions.standing
         assert position is not None
-        self._say(Advanced(producer=self.producer, position=position, anew=anew), "advanced", step)
+        self._say(Advanced(producer=self.producer, position=position, anew=anew, same=same), "advanced", step)
 
     def _base(self, message: Broadcast) -> int | None:
         return self.positions.base if message.position is not None else None

@@ -55,6 +55,14 @@ class Known:
         """Where to resume."""
         return Position(self.epoch, self.base)
 
+    def moved(self, epoch: str, base: int, same: int) -> Known:
+        """What is known in `epoch`, of which the offsets up to `same` are the same messages, when `base` is known there.
+
+        Of a stream that was known beyond `same`, all up to there was acted on.
+        """
+        last = {stream: min(offset, same) for stream, offset in self.last.items()}
+        return Known(epoch, base, {stream: offset for stream, offset in last.items() if offset > base})
+
     def of(self, stream: Stream) -> int:
         """Up to where `stream` was acted on or declared lost."""
         return max(self.base, self.last.get(stream, 0))

@@ -45,26 +45,32 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Messages are gone for good: the hub said so. `last` is None where the hub cannot tell how many."""
+    """Messages are gone for good: the hub said so. `last` is None where the hub cannot tell how many.
+
+    `epoch` is set where `first` and `last` are of another epoch than the messages that follow: of one that ended.
+    """
 
     producer: str
     topics: tuple[str, ...]
     first: int | None
     last: int | None
     reason: str
+    epoch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advanced:
     """Everything of this subscription up to `position` came before this: the place to resume from, once that was acted on.
 
-    With `anew` what was known before is void: it was of another epoch, or of a ledger that is shorter now. A local bot is not
-    given these; the feed stores them.
+    With `anew` what was known before is void: it was of another epoch, or of a ledger that is shorter now; but where `same` is set
+    the offsets up to it mean the same messages in its epoch and in that of `position`, and what was known of them stays. A local
+    bot is not given these; the feed stores them.
     """
 
     producer: str
     position: Position
     anew: bool = False
+    same: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
