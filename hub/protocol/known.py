@@ -61,7 +61,8 @@ class Known:
         Of a stream that was known beyond `same`, all up to there was acted on.
         """
         last = {stream: min(offset, same) for stream, offset in self.last.items()}
-        return Known(epoch, base, {stream: offset for stream, offset in last.items() if offset > base})
+        last = {stream: offset for stream, offset in last.items() if offset > base}
+        return Known(epoch, base, last, self.recent)
 
     def of(self, stream: Stream) -> int:
         """Up to where `stream` was acted on or declared lost."""

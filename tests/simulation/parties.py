@@ -237,7 +237,8 @@ class Message:
 
     @property
     def publication(self) -> Publication:
-        data = {"trade_id": self.number, "pair": "BTC/USDT", "buy_tag": self.mid, "pad": "x" * self.pad_bytes}
+        data = {"trade_id": self.number, "pair": "BTC/USDT", "buy_tag": self.mid, "enter_tag": self.writer}
+        data["pad"] = "x" * self.pad_bytes
         return Publication(bot=self.bot, topic=self.topic, data=data, mid=self.mid, ts=self.ts)
 
 
