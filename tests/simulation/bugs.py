@@ -10,6 +10,7 @@ from unittest import mock
 
 from consumer.outbox import Item
 from consumer.positions import Loss, Positions, Verdict
+from consumer.recent import Recent
 from consumer.state import HubState
 from hub.core import notices, positions
 from hub.core.ledger import Append, Appended, LogState
@@ -180,6 +181,15 @@ def _with(kind: type[Positions]) -> Callable[[HubState], None]:
     return change
 
 
+class _KnowsNoRepetition(Recent):
+    def repeats(self, digest: str, epoch: str) -> bool:
+        return False
+
+
+def _acts_again(state: HubState) -> None:
+    state.recent.__class__ = _KnowsNoRepetition
+
+
 def _position_first(reader: ReaderProcess, delivery: Delivery) -> None:
     with reader.transaction():
         reader.save(delivery)
@@ -235,6 +245,9 @@ PLANTED: Mapping[str, Planted] = {
     "position without heads": Planted(patch=_positions_without_heads, favour={"skip": 8}, first=3),
     "epoch ignored": Planted(
         Bugs(state=_with(_IgnoresEpoch)), patch=_starts(_without_epoch), favour={"kill_hub": 5}, first=24
+    ),
+    "repetition across epochs acts": Planted(
+        Bugs(state=_acts_again), favour={"kill_hub": 5, "cut": 4, "full": 3}, first=79
     ),
     "base moved by messages": Planted(Bugs(state=_with(_BaseFromMessages)), favour={"skip": 8}, first=1),
     "position stored before the effect": Planted(
