@@ -291,16 +291,28 @@ class World:
         """A reader was told of a loss: what can still be had must not be among it."""
         epoch = reader.shelf.epoch
         if lost.first is None:
-            if epoch == self.disk.epoch:
-                self.violated(f"{reader.name} is told of a loss in the epoch that it is in: {lost}")
-            return
-        if epoch != self.disk.epoch or reader.skips > 1:
-            return
+            self.violated(f"{reader.name} is told of a loss that has no numbers: {lost}")
+        elif lost.epoch is not None:
+            self._lost_with_an_epoch(reader, lost, lost.epoch)
+        elif epoch == self.disk.epoch and reader.skips <= 1:
+            self._lost_in_this_epoch(reader, lost, lost.first)
+
+    def _lost_with_an_epoch(self, reader: ReaderProcess, lost: Lost, epoch: str) -> None:
+        assert lost.first is not None
+        if lost.last is None or Position(epoch, lost.last) not in self.disk.history:
+            self.violated(f"{reader.name} is told of a loss that does not end at what was told: {lost}")
+        for record in self.disk.records:
+            before = self.disk.history.get(Position(epoch, record.offset))
+            is_named = lost.first <= record.offset <= (lost.last or record.offset)
+            if is_named and before is not None and before.name == record.name:
+                self.violated(f"{reader.name} is told that {record.name} went with {epoch}: {lost}")
+
+    def _lost_in_this_epoch(self, reader: ReaderProcess, lost: Lost, first: int) -> None:
         done = {effect.name for effect in reader.shelf.effects}
         for record in self.disk.records:
             message = self.messages[record.name]
             if (
-                lost.first <= record.offset <= (lost.last or record.offset)
+                first <= record.offset <= (lost.last or record.offset)
                 and not record.damaged
                 and record.name not in done
                 and reader.wants(message)
@@ -359,11 +371,12 @@ class World:
         self._check_ledger()
 
     def _missing(self, reader: ReaderProcess) -> list[tuple[str, str]]:
-        """What was acknowledged, is owed to this reader, and neither acted nor was named as lost."""
+        """What was acknowledged, is owed to this reader, and neither acted nor was named as lost, which only what is gone can be."""
         start = reader.shelf.start_at
         if start is None:
             return [("", "its start")]
         done = {effect.name for effect in reader.shelf.effects}
+        there = {record.name for record in self.disk.records if not record.damaged}
         return [
             name
             for name, message in self.messages.items()
@@ -371,7 +384,7 @@ class World:
             and name not in done
             and reader.wants(message)
             and self._owed(start, name)
-            and not self._named_lost(reader, name)
+            and ((name in there and reader.skips <= 1) or not self._named_lost(reader, name))
         ]
 
     def _owed(self, start: Position, name: tuple[str, str]) -> bool:
@@ -390,19 +403,15 @@ class World:
         """Whether a loss that the reader was told of has a place of this message in it."""
         places = self.disk.places[name]
         epoch = ""
-        unknown = False
         for effect in reader.shelf.effects:
             if effect.position is not None:
                 epoch = effect.position.epoch
             elif effect.anew is not None:
-                if unknown and any(not _after(place, effect.anew) for place in places):
-                    return True
-                epoch, unknown = effect.anew.epoch, False
+                epoch = effect.anew.epoch
             elif effect.lost is not None:
-                first, last = effect.lost.first, effect.lost.last
-                unknown = unknown or first is None
+                first, last, of = effect.lost.first, effect.lost.last, effect.lost.epoch or epoch
                 if first is not None and any(
-                    p.epoch == (epoch or p.epoch) and first <= p.offset <= (last or p.offset) for p in places
+                    p.epoch == (of or p.epoch) and first <= p.offset <= (last or p.offset) for p in places
                 ):
                     return True
         return False
@@ -418,7 +427,9 @@ class World:
             if not reader.wants(message):
                 self.violated(f"{reader.name} acted on {effect.name}, which it did not want")
             before = seen.setdefault(effect.name, effect.position)
-            if before.epoch != effect.position.epoch:
+            if before.epoch != effect.position.epoch and before.offset == effect.position.offset:
+                self.violated(f"{reader.name} acted on {effect.name} again in the next epoch")
+            elif before.epoch != effect.position.epoch:
                 # A tail that was torn off below what was delivered, and not acknowledged: its writer publishes it again.
                 self.figures.repeated += 1
             elif before != effect.position or effect.position in acted:
