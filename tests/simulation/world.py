@@ -289,23 +289,24 @@ class World:
 
     def lost(self, reader: ReaderProcess, lost: Lost) -> None:
         """A reader was told of a loss: what can still be had must not be among it."""
-        epoch = reader.shelf.epoch
-        if lost.first is None:
+        if lost.first is None or lost.epoch is None:
             self.violated(f"{reader.name} is told of a loss that has no numbers: {lost}")
-        elif lost.epoch is not None:
+        elif lost.reason == "cut":
             self._lost_with_an_epoch(reader, lost, lost.epoch)
-        elif epoch == self.disk.epoch and reader.skips <= 1:
+        elif lost.epoch == self.disk.epoch and reader.skips <= 1:
             self._lost_in_this_epoch(reader, lost, lost.first)
 
     def _lost_with_an_epoch(self, reader: ReaderProcess, lost: Lost, epoch: str) -> None:
         assert lost.first is not None
         if lost.last is None or Position(epoch, lost.last) not in self.disk.history:
             self.violated(f"{reader.name} is told of a loss that does not end at what was told: {lost}")
-        for record in self.disk.records:
-            before = self.disk.history.get(Position(epoch, record.offset))
-            is_named = lost.first <= record.offset <= (lost.last or record.offset)
-            if is_named and before is not None and before.name == record.name:
-                self.violated(f"{reader.name} is told that {record.name} went with {epoch}: {lost}")
+        if any(lost.first <= record.offset <= self._same(epoch) for record in self.disk.records):
+            self.violated(f"{reader.name} is told that what is still there went with {epoch}: {lost}")
+
+    def _same(self, epoch: str, until: str = "") -> int:
+        """Up to where the numbers of an epoch mean the same messages in a later one, or today."""
+        last = _age(until or self.disk.epoch)
+        return min(ended.upto for ended in self.disk.ended if _age(epoch) <= _age(ended.epoch) < last)
 
     def _lost_in_this_epoch(self, reader: ReaderProcess, lost: Lost, first: int) -> None:
         done = {effect.name for effect in reader.shelf.effects}
@@ -402,19 +403,14 @@ class World:
     def _named_lost(self, reader: ReaderProcess, name: tuple[str, str]) -> bool:
         """Whether a loss that the reader was told of has a place of this message in it."""
         places = self.disk.places[name]
-        epoch = ""
-        for effect in reader.shelf.effects:
-            if effect.position is not None:
-                epoch = effect.position.epoch
-            elif effect.anew is not None:
-                epoch = effect.anew.epoch
-            elif effect.lost is not None:
-                first, last, of = effect.lost.first, effect.lost.last, effect.lost.epoch or epoch
-                if first is not None and any(
-                    p.epoch == (of or p.epoch) and first <= p.offset <= (last or p.offset) for p in places
-                ):
-                    return True
-        return False
+        told = [effect.lost for effect in reader.shelf.effects if effect.lost is not None]
+        return any(
+            lost.first is not None
+            and p.epoch == lost.epoch
+            and lost.first <= p.offset <= (lost.last or p.offset)
+            for lost in told
+            for p in places
+        )
 
     def _check_effects(self, reader: ReaderProcess) -> None:
         seen: dict[tuple[str, str], Position] = {}
@@ -427,9 +423,9 @@ class World:
             if not reader.wants(message):
                 self.violated(f"{reader.name} acted on {effect.name}, which it did not want")
             before = seen.setdefault(effect.name, effect.position)
-            if before.epoch != effect.position.epoch and before.offset == effect.position.offset:
-                self.violated(f"{reader.name} acted on {effect.name} again in the next epoch")
-            elif before.epoch != effect.position.epoch:
+            if before.epoch != effect.position.epoch:
+                if before.offset <= self._same(before.epoch, effect.position.epoch):
+                    self.violated(f"{reader.name} acted twice on {effect.name}, in two epochs")
                 # A tail that was torn off below what was delivered, and not acknowledged: its writer publishes it again.
                 self.figures.repeated += 1
             elif before != effect.position or effect.position in acted:
