@@ -442,7 +442,7 @@ class HubState:
             first=loss.first,
             last=loss.last,
             reason=loss.reason,
-            epoch=loss.epoch,
+            epoch=loss.epoch or (self.positions.epoch if loss.first is not None else None),
         )
         self._counts["lost"] += 1
         self._say(lost, "lost", step)

@@ -47,7 +47,7 @@ class Disconnected:
 class Lost:
     """Messages are gone for good: the hub said so. `last` is None where the hub cannot tell how many.
 
-    `epoch` is set where `first` and `last` are of another epoch than the messages that follow: of one that ended.
+    `epoch` is that of `first` and `last`, where a hub told them; after a cut it is one that ended.
     """
 
     producer: str

@@ -114,23 +114,19 @@ def _starts(change: Callable[..., positions.Start]) -> Callable[[], AbstractCont
 _START = positions.start
 
 
-def _at_head(epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool) -> positions.Start:
-    start = _START(epoch, floor, head, resume, earliest=earliest)
+def _at_head(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
+    start = _START(epoch, floor, head, resume, **more)
     return positions.Start(head, True) if start.recovered else start
 
 
-def _without_floor(
-    epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool
-) -> positions.Start:
-    return _START(epoch, 0, head, resume, earliest=earliest)
+def _without_floor(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
+    return _START(epoch, 0, head, resume, **more)
 
 
-def _without_epoch(
-    epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool
-) -> positions.Start:
+def _without_epoch(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
     if resume is not None:
         resume = Resume(epoch, min(resume.offset, head), resume.keys)
-    return _START(epoch, floor, head, resume, earliest=earliest)
+    return _START(epoch, floor, head, resume, **more)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from hub.node import Node, NodeLimits
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known
-from hub.protocol.localbot import Delivery, Lost
+from hub.protocol.localbot import Delivery, Lost, Repeated
 from hub.protocol.principal import Principal
 from tests.simulation.ledger import Disk, SimLog
 from tests.simulation.schedule import Reader
@@ -498,6 +498,8 @@ class ReaderProcess(Process):
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
                 self.step("deliver")
+                if isinstance(delivery.message, Repeated):
+                    self.world.repeated(self, delivery)
                 await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
                 self.step("settled")
 
