@@ -4,7 +4,9 @@ Within an epoch offsets decide what is a repetition. Where a hub has lost the en
 that was not answered publishes the same message again, under a number that says nothing. Its `mid` and its content do.
 
 How many: what can come again was delivered and its answer did not arrive, so of one publisher at most what it has in flight (256 on a
-connection). REMEMBERED is the last of four publishers with full windows, and more than what one bot does in a day.
+connection). REMEMBERED is four publishers with full windows: 100 KB of memory, and a row with each effect, however many there are.
+
+Two publishers of one bot that say the same under the same `mid` say one thing, as far as this can tell: who publishes is not sent.
 """
 
 from __future__ import annotations
