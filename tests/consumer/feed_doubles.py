@@ -79,8 +79,15 @@ def digest(mid: str) -> str:
     return known
 
 
-def advanced(offset: int, *, epoch: str = "e1", producer: str = "hub", anew: bool = False) -> Delivery:
-    message = Advanced(producer=producer, position=Position(epoch, offset), anew=anew)
+def advanced(
+    offset: int,
+    *,
+    epoch: str = "e1",
+    producer: str = "hub",
+    anew: bool = False,
+    same: Position | None = None,
+) -> Delivery:
+    message = Advanced(producer=producer, position=Position(epoch, offset), anew=anew, same=same)
     return Delivery(producer=producer, bot=producer, topic="advanced", message=message)
 
 

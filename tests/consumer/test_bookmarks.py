@@ -13,6 +13,7 @@ from feed_doubles import advanced, digest, event, fill, lost
 
 from consumer.bookmarks import EVERY_S, Bookmarks, read_file
 from consumer.errors import BotFailed, ConfigError, StoreFailed
+from hub.protocol.envelope import Position
 from hub.protocol.known import Known
 from hub.protocol.localbot import Delivery
 
@@ -313,3 +314,14 @@ def test_whatever_a_store_raises_is_one_line(
     monkeypatch.setattr(store, "load", lambda producer: 3)
     with pytest.raises(StoreFailed, match="expected a Known or None, got int"):
         of_store(store, path, clock)
+
+
+def test_what_is_the_same_in_the_next_epoch_moves_in_one_write(marks: Bookmarks, path: Path) -> None:
+    pass_through(marks, fill(43, base=40), fill(60, base=40, bot="beta"), idle=False)
+    moved = advanced(40, epoch="e2", anew=True, same=Position("e1", 50))
+    pass_through(marks, moved, idle=False)
+    assert read_file(path) == {"hub": Known("e2", 40, {ALPHA: 43, BETA: 50})}
+    pass_through(marks, advanced(45, epoch="e3", anew=True, same=Position("e2", 45)), idle=False)
+    assert read_file(path) == {"hub": Known("e3", 45)}
+    pass_through(marks, advanced(5, epoch="e5", anew=True, same=Position("e4", 50)), idle=False)
+    assert read_file(path) == {"hub": Known("e5", 5)}

@@ -314,7 +314,9 @@ def test_a_place_to_resume_from_is_told_where_it_is_sound() -> None:
     assert advanced(told_of).position.offset == 68
     damaged = peer.give(gap)
     assert [d.topic for d in damaged.deliveries] == ["lost", "advanced"]
-    assert damaged.deliveries[0].message == Lost(producer="p", topics=(), first=69, last=69, reason="damaged")
+    assert damaged.deliveries[0].message == Lost(
+        producer="p", topics=(), first=69, last=69, reason="damaged", epoch="e7"
+    )
 
 
 @pytest.mark.parametrize(("offset", "epoch", "reason"), [(3, "e8", "epoch"), (3, "e7", "future")])

@@ -316,6 +316,12 @@ class World:
         if any(lost.first <= record.offset <= self._same(epoch) for record in self.disk.records):
             self.violated(f"{reader.name} is told that what is still there went with {epoch}: {lost}")
 
+    def _means(self, place: Position, epoch: str) -> bool:
+        """Whether the number of a place is that of its message in `epoch`, too."""
+        return place.epoch == epoch or (
+            _age(place.epoch) < _age(epoch) and place.offset <= self._same(place.epoch, epoch)
+        )
+
     def _same(self, epoch: str, until: str = "") -> int:
         """Up to where the numbers of an epoch mean the same messages in a later one, or today."""
         last = _age(until or self.disk.epoch)
@@ -419,8 +425,9 @@ class World:
         told = [effect.lost for effect in reader.shelf.effects if effect.lost is not None]
         return any(
             lost.first is not None
-            and p.epoch == lost.epoch
+            and lost.epoch is not None
             and lost.first <= p.offset <= (lost.last or p.offset)
+            and self._means(p, lost.epoch)
             for lost in told
             for p in places
         )
