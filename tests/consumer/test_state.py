@@ -108,7 +108,7 @@ def test_connected_is_told_with_what_became_of_the_resume() -> None:
     assert only(peer.connect(recovered=True)).message == Connected(producer="p", resumed=True)
     connected, lost = told(peer.connect(60, recovered=False, reason="retention", lost=[41, 60]))
     assert connected.message == Connected(producer="p", resumed=False)
-    assert lost.message == Lost(producer="p", topics=(), first=41, last=60, reason="retention")
+    assert lost.message == Lost(producer="p", topics=(), first=41, last=60, reason="retention", epoch="e7")
     assert [d.topic for d in (connected, lost)] == ["connected", "lost"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -129,6 +129,11 @@ def _without_epoch(epoch: str, floor: int, head: int, resume: Resume | None, **m
     return _START(epoch, floor, head, resume, **more)
 
 
+def _without_cut(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
+    start = _START(epoch, floor, head, resume, **more)
+    return replace(start, recovered=True, reason=None, cut=()) if start.cut else start
+
+
 @contextmanager
 def _floor_unchecked() -> Iterator[None]:
     """Neither at a resume nor at a read: what retention took is skipped without a word."""
@@ -168,6 +173,13 @@ class _IgnoresEpoch(Positions):
 
     def subscribed(self, epoch: str, *args: Any) -> Loss | None:
         return super().subscribed(self.epoch or epoch, *args)
+
+
+class _ForgetsAtACut(Positions):
+    def moves(self, epoch: str, offset: int, same: int, reply: Mapping[str, Any]) -> list[Loss]:
+        """What is known beyond `same` is dropped, instead of kept up to there."""
+        self._last = {stream: last for stream, last in self._last.items() if last <= same}
+        return super().moves(epoch, offset, same, reply)
 
 
 def _with(kind: type[Positions]) -> Callable[[HubState], None]:
@@ -244,6 +256,12 @@ PLANTED: Mapping[str, Planted] = {
     ),
     "repetition across epochs acts": Planted(
         Bugs(state=_acts_again), favour={"kill_hub": 5, "cut": 4, "full": 3}, first=79
+    ),
+    "what went with a cut is not named": Planted(
+        patch=_starts(_without_cut), favour={"kill_hub": 5, "kill_reader": 3}, first=24
+    ),
+    "what is known is dropped at a cut": Planted(
+        Bugs(state=_with(_ForgetsAtACut)), favour={"kill_hub": 5}, first=1
     ),
     "base moved by messages": Planted(Bugs(state=_with(_BaseFromMessages)), favour={"skip": 8}, first=1),
     "position stored before the effect": Planted(
