@@ -261,7 +261,7 @@ PLANTED: Mapping[str, Planted] = {
         patch=_starts(_without_cut), favour={"kill_hub": 5, "kill_reader": 3}, first=24
     ),
     "what is known is dropped at a cut": Planted(
-        Bugs(state=_with(_ForgetsAtACut)), favour={"kill_hub": 5}, first=1
+        Bugs(state=_with(_ForgetsAtACut)), favour={"kill_hub": 5}, first=125
     ),
     "base moved by messages": Planted(Bugs(state=_with(_BaseFromMessages)), favour={"skip": 8}, first=1),
     "position stored before the effect": Planted(
