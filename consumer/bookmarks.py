@@ -14,9 +14,11 @@ two places:
 Invariants
 ----------
 1. What is stored was committed: no message beyond the last commit, no base whose messages were not all committed before.
-2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`).
+2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`). What moves into the
+   next epoch (`Advanced.same`) moves whole, in one write, behind all of the old epoch and before anything of the new one: until then
+   the old epoch is resumed from, and the hub says the same again.
 3. A base that was not stored is at most EVERY_S old when another one comes; one after a loss, or of a new ledger, is stored at once.
-4. What is held is bounded: per producer the streams since its base, and what the lane holds that was not committed.
+4. What is held is bounded: per producer the streams since its base, REMEMBERED messages, and what waits in the lane uncommitted.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from consumer.errors import BotFailed, ConfigError, ConsumerError, StoreFailed
+from consumer.recent import Recent
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known, Stream
-from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore
+from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore, Repeated
 
 __all__ = ["EVERY_S", "Bookmarks", "Marks", "read_file"]
 
@@ -53,15 +56,17 @@ class Marks:
     epoch: str
     base: int
     last: dict[Stream, int] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent)
 
     @classmethod
     def of(cls, known: Known) -> Marks:
         """What an earlier run knew."""
-        return cls(known.epoch, known.base, {s: n for s, n in known.last.items() if n > known.base})
+        last = {s: n for s, n in known.last.items() if n > known.base}
+        return cls(known.epoch, known.base, last, Recent(known.recent))
 
     def known(self) -> Known:
         """As it is now."""
-        return Known(self.epoch, self.base, dict(self.last))
+        return Known(self.epoch, self.base, dict(self.last), self.recent.known())
 
     @classmethod
     def before(cls, delivery: Delivery) -> Marks:
@@ -85,11 +90,16 @@ class Marks:
         self._rise(_base(delivery))
         if position.offset > self.base:
             self.last[stream] = max(position.offset, self.last.get(stream, 0))
+        if delivery.digest is not None:
+            self.recent.add(delivery.digest, position.epoch)
 
     def advance(self, to: Advanced) -> bool:
         """A base came; whether it is one of a new ledger."""
         anew = to.anew or to.position.epoch != self.epoch
-        if anew:
+        if anew and to.same is not None and to.same.epoch == self.epoch:
+            known = self.known().moved(to.position.epoch, to.position.offset, to.same.offset)
+            self.epoch, self.base, self.last = known.epoch, known.base, dict(known.last)
+        elif anew:
             self.epoch, self.base, self.last = to.position.epoch, to.position.offset, {}
         else:
             self._rise(to.position.offset)
@@ -249,7 +259,8 @@ class Bookmarks:
         Raises:
             ConsumerError: it cannot be stored.
         """
-        if delivery.position is not None and self._keeper.saved(delivery):
+        acted = delivery.position is not None and not isinstance(delivery.message, Repeated)
+        if acted and self._keeper.saved(delivery):
             with self._lock:
                 self._unstored.pop(delivery.producer, None)
                 self._stored_at[delivery.producer] = self._clock()
@@ -372,9 +383,21 @@ class _File:
 
 def _as_json(positions: Mapping[str, Known]) -> dict[str, Any]:
     return {
-        name: {"epoch": k.epoch, "base": k.base, "last": [[*stream, n] for stream, n in k.last.items()]}
+        name: {
+            "epoch": k.epoch,
+            "base": k.base,
+            "last": [[*stream, n] for stream, n in k.last.items()],
+            "recent": _by_epoch(k.recent),
+        }
         for name, k in positions.items()
     }
+
+
+def _by_epoch(recent: Mapping[str, str]) -> dict[str, list[str]]:
+    digests: dict[str, list[str]] = {}
+    for digest, epoch in recent.items():
+        digests.setdefault(epoch, []).append(digest)
+    return digests
 
 
 def read_file(path: Path) -> dict[str, Known]:
@@ -401,7 +424,9 @@ def _known(value: Any) -> Known:
         # Version 1 had one number: every message up to it.
         epoch, offset = value
         return Known(epoch, offset)
-    return Known(value["epoch"], value["base"], {(bot, topic): n for bot, topic, n in value["last"]})
+    last = {(bot, topic): n for bot, topic, n in value["last"]}
+    recent = {digest: epoch for epoch, digests in value.get("recent", {}).items() for digest in digests}
+    return Known(value["epoch"], value["base"], last, recent)
 
 
 def _nothing() -> None:

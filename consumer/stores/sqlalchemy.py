@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, Column, Connection, Engine, MetaData, String, Table, text
+from sqlalchemy import BigInteger, Column, Connection, Engine, Integer, MetaData, String, Table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -89,10 +89,10 @@ class SqlAlchemyPositionStore:
 
 
 def define_tables(metadata: MetaData) -> list[Table]:
-    """The store's two tables in `metadata`."""
-    known = metadata.tables
-    if rows.POSITIONS in known and rows.STREAMS in known:
-        return [known[rows.POSITIONS], known[rows.STREAMS]]
+    """The store's three tables in `metadata`."""
+    names = (rows.POSITIONS, rows.STREAMS, rows.RECENT)
+    if all(name in metadata.tables for name in names):
+        return [metadata.tables[name] for name in names]
     positions = Table(
         rows.POSITIONS,
         metadata,
@@ -110,7 +110,17 @@ def define_tables(metadata: MetaData) -> list[Table]:
         Column("epoch", String(255), nullable=False),
         Column("last", BigInteger, nullable=False),
     )
-    return [positions, streams]
+    recent = Table(
+        rows.RECENT,
+        metadata,
+        Column("producer", String(255), primary_key=True),
+        # A number that the database makes up by itself would be none of a slot.
+        Column("slot", Integer, primary_key=True, autoincrement=False),
+        Column("turn", BigInteger, nullable=False),
+        Column("epoch", String(255), nullable=False),
+        Column("digest", String(64), nullable=False),
+    )
+    return [positions, streams, recent]
 
 
 def _executing(on: Session | Connection) -> rows.Execute:

@@ -30,6 +30,14 @@ _TABLES = (
         last BIGINT NOT NULL,
         PRIMARY KEY (producer, bot, topic)
     )""",
+    f"""CREATE TABLE IF NOT EXISTS {rows.RECENT} (
+        producer VARCHAR(255) NOT NULL,
+        slot INTEGER NOT NULL,
+        turn BIGINT NOT NULL,
+        epoch VARCHAR(255) NOT NULL,
+        digest VARCHAR(64) NOT NULL,
+        PRIMARY KEY (producer, slot)
+    )""",
 )
 
 
