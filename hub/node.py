@@ -35,6 +35,7 @@ from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import (
     Draining,
     HandshakeRefused,
+    LedgerUnreadable,
     NotAMessage,
     NotDurable,
     ProtocolError,
@@ -193,6 +194,7 @@ class Node:
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
         self._stopped = False
+        self._told_unreadable = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -832,8 +834,21 @@ class Node:
         return self.core.tail.next - 1
 
     async def find(self, query: Query) -> Found:
-        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked."""
-        return await self.log.find(query)
+        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked.
+
+        Raises:
+            LedgerUnreadable: the log cannot be read now.
+        """
+        try:
+            found = await self.log.find(query)
+        except Exception as error:
+            # Once, not for each client that asks again.
+            if not self._told_unreadable:
+                self._told_unreadable = True
+                logger.error("the log cannot be searched", exc_info=error)
+            raise LedgerUnreadable("the ledger cannot be read now") from None
+        self._told_unreadable = False
+        return found
 
     def bots(self) -> set[str]:
         """Every bot that published since the start."""
