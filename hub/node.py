@@ -50,6 +50,8 @@ __all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
 VERSION = "0.1.0"
 FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
+PULLS_A_TURN = 4
+"""Stragglers that are served in one turn of the loop: however many replay, a commit waits for so many slices, not for all."""
 TICK_S = 1.0
 STOP_S = 2.0
 CLOSE_LOG_S = 5.0
@@ -197,6 +199,8 @@ class Node:
         self._told_unreadable = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
+        self._behind: deque[_Connection] = deque()
+        self._behind_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticked_at = 0.0
         self._committer: asyncio.Task[None] | None = None
@@ -758,7 +762,25 @@ class Node:
     def _drive_soon(self, connection: _Connection) -> None:
         if not connection.driving:
             connection.driving = True
-            asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            if connection.session.cursor is None:
+                asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            else:
+                self._behind.append(connection)
+                self._drive_behind_soon()
+
+    def _drive_behind_soon(self) -> None:
+        if self._behind and not self._behind_scheduled:
+            self._behind_scheduled = True
+            asyncio.get_running_loop().call_soon(self._drive_behind)
+
+    def _drive_behind(self) -> None:
+        """Serve the next few stragglers, in turn."""
+        self._behind_scheduled = False
+        try:
+            for _ in range(min(len(self._behind), PULLS_A_TURN)):
+                self._drive_scheduled(self._behind.popleft())
+        finally:
+            self._drive_behind_soon()
 
     def _drive_scheduled(self, connection: _Connection) -> None:
         connection.driving = False

@@ -16,7 +16,7 @@ from hub.core.intake import PublishOrder
 from hub.core.ledger import Append, Appended, Found, Page, Query, Read
 from hub.core.session import Session
 from hub.log.memory import MemoryLog
-from hub.node import Node, NodeLimits, OutletListener
+from hub.node import PULLS_A_TURN, Node, NodeLimits, OutletListener
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import (
     Draining,
@@ -892,6 +892,28 @@ def test_a_log_that_cannot_be_searched_is_told_once(caplog: pytest.LogCaptureFix
         assert caplog.text.count("cannot be searched") == 1
         bench.log.failing = None
         assert (await bench.node.find(Query())).head == 0
+
+    on_node(test)
+
+
+def test_a_turn_of_the_loop_serves_few_of_those_who_are_behind() -> None:
+    async def test(bench: Bench) -> None:
+        bench.publish()
+        await settle()
+        clients = [await bench.subscribed("entry_fill") for _ in range(4 * PULLS_A_TURN)]
+        await settle()
+        for session, _ in clients:
+            bench.node.core.fall_behind(session)
+            bench.node._drive_soon(bench.node._connections[session.id])
+        bench.publish()
+        pulled: list[Session] = []
+        pull = bench.node.core.pull
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench.node.core, "pull", lambda s, *rest: (pulled.append(s), pull(s, *rest))[1])
+            await turn(0)
+            assert [s.id for s in pulled] == [s.id for s, _ in clients[:PULLS_A_TURN]]
+            await settle()
+        assert all([m["offset"] for m in outlet.take() if "mid" in m] == [2] for _, outlet in clients)
 
     on_node(test)
 
