@@ -35,6 +35,7 @@ from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import (
     Draining,
     HandshakeRefused,
+    LedgerUnreadable,
     NotAMessage,
     NotDurable,
     ProtocolError,
@@ -49,6 +50,8 @@ __all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
 VERSION = "0.1.0"
 FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
+PULLS_A_TURN = 4
+"""Stragglers that are served in one turn of the loop: however many replay, a commit waits for so many slices, not for all."""
 TICK_S = 1.0
 STOP_S = 2.0
 CLOSE_LOG_S = 5.0
@@ -193,8 +196,11 @@ class Node:
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
         self._stopped = False
+        self._told_unreadable = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
+        self._behind: deque[_Connection] = deque()
+        self._behind_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticked_at = 0.0
         self._committer: asyncio.Task[None] | None = None
@@ -756,7 +762,25 @@ class Node:
     def _drive_soon(self, connection: _Connection) -> None:
         if not connection.driving:
             connection.driving = True
-            asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            if connection.session.cursor is None:
+                asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            else:
+                self._behind.append(connection)
+                self._drive_behind_soon()
+
+    def _drive_behind_soon(self) -> None:
+        if self._behind and not self._behind_scheduled:
+            self._behind_scheduled = True
+            asyncio.get_running_loop().call_soon(self._drive_behind)
+
+    def _drive_behind(self) -> None:
+        """Serve the next few stragglers, in turn."""
+        self._behind_scheduled = False
+        try:
+            for _ in range(min(len(self._behind), PULLS_A_TURN)):
+                self._drive_scheduled(self._behind.popleft())
+        finally:
+            self._drive_behind_soon()
 
     def _drive_scheduled(self, connection: _Connection) -> None:
         connection.driving = False
@@ -832,8 +856,21 @@ class Node:
         return self.core.tail.next - 1
 
     async def find(self, query: Query) -> Found:
-        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked."""
-        return await self.log.find(query)
+        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked.
+
+        Raises:
+            LedgerUnreadable: the log cannot be read now.
+        """
+        try:
+            found = await self.log.find(query)
+        except Exception as error:
+            # Once, not for each client that asks again.
+            if not self._told_unreadable:
+                self._told_unreadable = True
+                logger.error("the log cannot be searched", exc_info=error)
+            raise LedgerUnreadable("the ledger cannot be read now") from None
+        self._told_unreadable = False
+        return found
 
     def bots(self) -> set[str]:
         """Every bot that published since the start."""

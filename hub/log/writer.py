@@ -27,6 +27,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Appended
@@ -93,6 +94,7 @@ class Writer:
         self._stored: list[tuple[Entry, int, int]] = []
         self._frames = 0
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
+        self._wal = _inode(directory.wal)
 
     @property
     def books(self) -> Books:
@@ -234,6 +236,12 @@ class Writer:
         if self.directory.database.stat().st_ino != self._opened.identity.inode:
             self._cut = True
             raise OSError("another file has the name of its database; start the hub again")
+        if _inode(self.directory.wal) != self._wal:
+            assert self._connection is not None
+            logger.warning("the WAL of the ledger %s was removed while it is open", self.directory.database)
+            # Readers no longer find what it holds, nor would the next start; by its descriptor it can still be copied.
+            database.checkpoint(self._connection, truncate=True)
+            self._recover(self._monotonic_ms())
 
     def wal_bytes(self) -> int:
         """The size of the WAL."""
@@ -326,6 +334,7 @@ class Writer:
         self._malformed = False
         self.failure = None
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
+        self._wal = _inode(self.directory.wal)
 
     def close(self) -> None:
         """Copy the WAL into the database, bring the mark to the disk, release."""
@@ -346,6 +355,13 @@ def _repeated(append: Append, row: records.Row) -> Appended:
     if same or not records.is_record(row):
         return Appended(append, row[0], duplicate=True)
     return Appended(append, refused=IdConflict(f"mid {entry.mid!r} was used before for another body"))
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _slots(first: int, last: int) -> str:

@@ -3,7 +3,8 @@
 A bot that one may not read is answered as one that does not exist: with nothing. A page has at most `limit` messages and about 1 MiB,
 and `after` leads to the next. A client that gives the `epoch` of its cursor back is told (409) when the ledger is another one.
 
-The search runs beside the loop (hub.core.ledger.Log.find). At most SEARCHES run at once, and each within SEARCH_S seconds: 503.
+The search runs beside the loop (hub.core.ledger.Log.find). At most SEARCHES run at once, and each within SEARCH_S seconds: else 503,
+as where the ledger cannot be read.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LedgerSource(Protocol):
         """The ledger's epoch."""
 
     async def find(self, query: ledger.Query) -> Found:
-        """Search the ledger."""
+        """Search the ledger. Raises LedgerUnreadable."""
 
 
 def _topic(name: str) -> str:
@@ -76,7 +77,7 @@ def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], s
             200: described("Successful Response", FillsPage),
             401: UNAUTHORIZED,
             409: described("The ledger is another one than that of `epoch`.", OtherLedger),
-            503: described("Too many searches, or this one took too long.", Detail) | {"headers": RETRY},
+            503: described("Too many searches, this one took too long, or the ledger cannot be read now.", Detail) | {"headers": RETRY},
         },
         openapi_extra=_SECURITY,
         response_model=None,

@@ -458,3 +458,24 @@ async def test_a_file_that_is_moved_away_is_noticed(tmp_path: Path, caplog: pyte
         await until(lambda: log.statistics()["failing"])
         with pytest.raises(NotDurable, match="start the hub again"):
             await append(log, entry("2"))
+
+
+async def test_a_wal_that_is_removed_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(tmp_path) as log:
+        await append(log, *(entry(str(i)) for i in range(1, 6)))
+        log.directory.wal.unlink()
+        await until(lambda: "was removed while it is open" in caplog.text)
+        assert await append(log, entry("6"), entry("1")) == [(6, False), (1, True)]
+        assert [slot.offset for slot in await whole(log) if not isinstance(slot, Damaged)] == [
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+        ]
+        # As after a kill: what has a name has all of it.
+        shutil.copytree(tmp_path, tmp_path / "left", ignore=shutil.ignore_patterns("left"))
+        assert log.statistics()["failing"] == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "left" / "ledger.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (6,)
