@@ -77,7 +77,10 @@ def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], s
             200: described("Successful Response", FillsPage),
             401: UNAUTHORIZED,
             409: described("The ledger is another one than that of `epoch`.", OtherLedger),
-            503: described("Too many searches, this one took too long, or the ledger cannot be read now.", Detail) | {"headers": RETRY},
+            503: described(
+                "Too many searches, this one took too long, or the ledger cannot be read now.", Detail
+            )
+            | {"headers": RETRY},
         },
         openapi_extra=_SECURITY,
         response_model=None,
