@@ -3,8 +3,10 @@
 Theory of operation
 ===================
 `commit` takes what waits and makes one transaction of it: an id that is known is answered from its record, everything else gets
-the next offset; retention takes as much from the other end; the books go in with them. One COMMIT is one sync of the WAL. The
-mark is written next, and only then are results returned.
+the next offset; where there are too many bytes, retention takes some from the other end; now and then the books go in with them.
+One COMMIT is one sync of the WAL. The mark is written next, and only then are results returned.
+
+An append that comes alone, with nothing else due, is one statement, which is a transaction by itself: three pages of the WAL.
 
 A commit that failed leaves everything open. A sync that failed tells its error once; the pages may count as clean now and yet
 not be on the disk, so neither the WAL nor a second sync can be believed. So the connection is opened again, the books are read
@@ -26,7 +28,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Appended
@@ -43,10 +45,11 @@ __all__ = ["Writer"]
 
 WAL_FRAMES = 4000
 """Pages in the WAL, about, after which they are copied into the database: 16 MiB."""
-FRAMES_PER_COMMIT = 6
+FRAMES_PER_COMMIT = 3
 FRAMES_PER_RECORD = 2
 WAL_TRUNCATE_BYTES = 64 << 20
 TRUNCATE_WAIT_MS = 50
+REMOVED_PER_COMMIT = 64
 RETENTION_STEP = 256
 RECOVER_AGAIN_MS = 500
 RECOVERED_MS = 10_000
@@ -121,18 +124,16 @@ class Writer:
         assert connection is not None
         draft = Draft(self.books)
         self._stored = []
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            results = [self._append(connection, draft, append) for append in batch]
-            stored = draft.head - self.books.meta.head
-            remove(connection, draft, self.retention, self._now_ms(), 2 * stored + 16)
-            if draft.changed:
-                draft.write(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+        if len(batch) == 1 and not self._is_more_due(batch[0].entry):
+            results = [self._append(connection, draft, batch[0])]
+        else:
+            with _transaction(connection):
+                results = [self._append(connection, draft, append) for append in batch]
+                if self.retention.is_over(draft.bytes):
+                    limit = 2 * len(self._stored) + REMOVED_PER_COMMIT
+                    remove(connection, draft, self.retention, self._now_ms(), limit)
+                draft.write_due(connection)
+        stored = len(self._stored)
         if draft.changed:
             draft.keep()
             self.commits += 1
@@ -148,20 +149,26 @@ class Writer:
         self.largest_group = max(self.largest_group, stored)
         return results
 
+    def _is_more_due(self, entry: Entry) -> bool:
+        """Whether this entry's transaction has more to do than to store it."""
+        return self.books.is_due(1) or self.retention.is_over(self.books.meta.bytes + entry.size)
+
     def _append(self, connection: sqlite3.Connection, draft: Draft, append: Append) -> Appended:
         entry = append.entry
         try:
             prev = draft.last(entry.stream)
             row, size = records.row_of(entry, draft.head + 1, prev, self._now_ms())
-            known = self._known(connection, entry)
         except UnicodeEncodeError:
             return Appended(append, refused=BadMessage(f"{entry.topic}: a text is none that UTF-8 can hold"))
-        if known is not None:
-            return _repeated(append, known)
-        if entry.ts <= draft.expired(entry.publisher):
+        expired = entry.ts <= draft.expired(entry.publisher)
+        if expired or not connection.execute(records.INSERT, row).rowcount:
+            known = self._known(connection, entry)
+            if known is not None:
+                return _repeated(append, known)
+            if not expired:
+                raise database.Malformed(f"offset {draft.head + 1} is there, beyond the head")
             said = f"{entry.topic}: ts is older than what the ledger still holds"
             return Appended(append, refused=IdExpired(said))
-        connection.execute(records.INSERT, row)
         draft.add(entry.stream, size)
         self._stored.append((entry, draft.head, prev))
         return Appended(append, draft.head)
@@ -194,16 +201,9 @@ class Writer:
         connection = self._connection
         assert connection is not None
         draft = Draft(self.books)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             removed = remove(connection, draft, self.retention, self._now_ms(), RETENTION_STEP)
-            if draft.changed:
-                draft.write(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+            draft.write_due(connection)
         if draft.changed:
             draft.keep()
             self._frames += FRAMES_PER_COMMIT + removed
@@ -336,6 +336,18 @@ class Writer:
             except sqlite3.Error as error:
                 logger.warning("the ledger was not closed well: %s", database.said(error))
         self._mark.close()
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _repeated(append: Append, row: records.Row) -> Appended:
