@@ -3,19 +3,22 @@
 Theory of operation
 -------------------
 A commit is noted in memory at once (`hook`), and so is a base, at its place in the order (`advance`). They are kept in one of
-three places:
+two places:
 
 - a bot that returned a PositionStore saves each message itself, in the transaction of its effect. What is left to do here is to
   store a base while no message comes, so that retention does not overtake an idle bot; and to store what it forgot to save.
-- a bot that returned a Position keeps all itself.
-- for any other bot there is a file, written after the commit: it sees a message again when the process dies in between.
+- for any other bot there is a file, written after the commit: it sees a message again when the process dies in between. A bot that
+  returned a Position begins there, whatever the file says; it is written all the same, or an old place would be found in it by a bot
+  that returns something else later.
 
 Invariants
 ----------
 1. What is stored was committed: no message beyond the last commit, no base whose messages were not all committed before.
-2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`).
+2. Within an epoch nothing stored is turned back, unless the hub's ledger is another one (`Advanced.anew`). What moves into the
+   next epoch (`Advanced.same`) moves whole, in one write, behind all of the old epoch and before anything of the new one: until then
+   the old epoch is resumed from, and the hub says the same again.
 3. A base that was not stored is at most EVERY_S old when another one comes; one after a loss, or of a new ledger, is stored at once.
-4. What is held is bounded: per producer the streams since its base, and what the lane holds that was not committed.
+4. What is held is bounded: per producer the streams since its base, REMEMBERED messages, and what waits in the lane uncommitted.
 """
 
 from __future__ import annotations
@@ -33,9 +36,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from consumer.errors import BotFailed, ConfigError, ConsumerError, StoreFailed
+from consumer.recent import Recent
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known, Stream
-from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore
+from hub.protocol.localbot import Advanced, Delivery, Lost, PositionStore, Repeated
 
 __all__ = ["EVERY_S", "Bookmarks", "Marks", "read_file"]
 
@@ -52,15 +56,17 @@ class Marks:
     epoch: str
     base: int
     last: dict[Stream, int] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent)
 
     @classmethod
     def of(cls, known: Known) -> Marks:
         """What an earlier run knew."""
-        return cls(known.epoch, known.base, {s: n for s, n in known.last.items() if n > known.base})
+        last = {s: n for s, n in known.last.items() if n > known.base}
+        return cls(known.epoch, known.base, last, Recent(known.recent))
 
     def known(self) -> Known:
         """As it is now."""
-        return Known(self.epoch, self.base, dict(self.last))
+        return Known(self.epoch, self.base, dict(self.last), self.recent.known())
 
     @classmethod
     def before(cls, delivery: Delivery) -> Marks:
@@ -84,11 +90,16 @@ class Marks:
         self._rise(_base(delivery))
         if position.offset > self.base:
             self.last[stream] = max(position.offset, self.last.get(stream, 0))
+        if delivery.digest is not None:
+            self.recent.add(delivery.digest, position.epoch)
 
     def advance(self, to: Advanced) -> bool:
         """A base came; whether it is one of a new ledger."""
         anew = to.anew or to.position.epoch != self.epoch
-        if anew:
+        if anew and to.same is not None and to.same.epoch == self.epoch:
+            known = self.known().moved(to.position.epoch, to.position.offset, to.same.offset)
+            self.epoch, self.base, self.last = known.epoch, known.base, dict(known.last)
+        elif anew:
             self.epoch, self.base, self.last = to.position.epoch, to.position.offset, {}
         else:
             self._rise(to.position.offset)
@@ -160,12 +171,16 @@ class Bookmarks:
 
     @classmethod
     def of_position(
-        cls, start: Position, filed: Mapping[str, Known], producers: Iterable[str], **options: Any
+        cls, start: Position, path: Path, filed: Mapping[str, Known], producers: Iterable[str], **options: Any
     ) -> Bookmarks:
-        """The bot keeps one number itself. It belongs to the producers that the file knows by its epoch, or else to any."""
+        """The bot keeps one number itself. It belongs to the producers that the file knows by its epoch, or else to any.
+
+        The file goes on: it has the places of the other producers, and of all once the bot keeps its number no more.
+        """
         names = list(producers)
         known = [name for name in names if name in filed and filed[name].epoch == start.epoch]
-        return cls(_Nowhere(), dict.fromkeys(known or names, Known.at(start)), **options)
+        starts = {**filed, **dict.fromkeys(known or names, Known.at(start))}
+        return cls(_File(path, filed), starts, **options)
 
     @classmethod
     def of_store(
@@ -244,7 +259,8 @@ class Bookmarks:
         Raises:
             ConsumerError: it cannot be stored.
         """
-        if delivery.position is not None and self._keeper.saved(delivery):
+        acted = delivery.position is not None and not isinstance(delivery.message, Repeated)
+        if acted and self._keeper.saved(delivery):
             with self._lock:
                 self._unstored.pop(delivery.producer, None)
                 self._stored_at[delivery.producer] = self._clock()
@@ -296,19 +312,6 @@ class Bookmarks:
             self._keeper.store(changed, frozenset(name for name, u in taken.items() if u.anew))
             now = self._clock()
             self._stored_at.update(dict.fromkeys(changed, now))
-
-
-class _Nowhere:
-    """For a bot that keeps one number itself."""
-
-    blocking = False
-    commits_per_write = 1
-
-    def saved(self, delivery: Delivery) -> bool:
-        return True
-
-    def store(self, changed: Mapping[str, Known], anew: frozenset[str]) -> None:
-        return None
 
 
 class _Store:
@@ -380,9 +383,21 @@ class _File:
 
 def _as_json(positions: Mapping[str, Known]) -> dict[str, Any]:
     return {
-        name: {"epoch": k.epoch, "base": k.base, "last": [[*stream, n] for stream, n in k.last.items()]}
+        name: {
+            "epoch": k.epoch,
+            "base": k.base,
+            "last": [[*stream, n] for stream, n in k.last.items()],
+            "recent": _by_epoch(k.recent),
+        }
         for name, k in positions.items()
     }
+
+
+def _by_epoch(recent: Mapping[str, str]) -> dict[str, list[str]]:
+    digests: dict[str, list[str]] = {}
+    for digest, epoch in recent.items():
+        digests.setdefault(epoch, []).append(digest)
+    return digests
 
 
 def read_file(path: Path) -> dict[str, Known]:
@@ -398,7 +413,7 @@ def read_file(path: Path) -> dict[str, Known]:
         return {name: _known(value) for name, value in stored["positions"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ConfigError(
             "--data-dir", f"{path} cannot be read; without it the bot begins with what is live"
         ) from None
@@ -409,7 +424,9 @@ def _known(value: Any) -> Known:
         # Version 1 had one number: every message up to it.
         epoch, offset = value
         return Known(epoch, offset)
-    return Known(value["epoch"], value["base"], {(bot, topic): n for bot, topic, n in value["last"]})
+    last = {(bot, topic): n for bot, topic, n in value["last"]}
+    recent = {digest: epoch for epoch, digests in value.get("recent", {}).items() for digest in digests}
+    return Known(value["epoch"], value["base"], last, recent)
 
 
 def _nothing() -> None:

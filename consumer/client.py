@@ -49,7 +49,7 @@ from hub.protocol.codec import CODECS, Wire
 from hub.protocol.envelope import Position
 from hub.protocol.errors import ProtocolError
 from hub.protocol.known import Known
-from hub.protocol.localbot import Advanced, Delivery, Disconnected
+from hub.protocol.localbot import Advanced, Delivery, Disconnected, Repeated
 from hub.protocol.messages import TOPICS
 from hub.protocol.subscription import HUB_TOPICS
 
@@ -296,7 +296,7 @@ class Client:
         except Closed as error:
             closed = error
         for delivery in step.deliveries:
-            if isinstance(delivery.message, Advanced) and not self._advances:
+            if isinstance(delivery.message, Advanced | Repeated) and not self._advances:
                 continue
             await self._deliver(delivery, size, connection)
         if step.refused is not None:

@@ -168,7 +168,7 @@ class Feed:
         if start is None:
             return Bookmarks.of_file(self._positions, filed)
         if isinstance(start, Position):
-            return Bookmarks.of_position(start, filed, producers)
+            return Bookmarks.of_position(start, self._positions, filed, producers)
         return Bookmarks.of_store(start, self._positions, filed, producers)
 
     @property

@@ -8,9 +8,9 @@ HAND_OVER_BYTES (and one delivery that is larger than that by itself).
 
 When the run ends, a `handle` that is at work is let finish, in either lane, for STOP_S; what waits behind it is not begun.
 
-An Advanced passes through the lane like a message, so that its base is noted behind everything that came before it; the bot does
-not see it. What is due is stored behind each delivery, and at the end. A bot's own store is used where its `handle` runs, and not
-after that failed: a half-done transaction may be open there.
+An Advanced and a Repeated pass through the lane like a message, so that what they say is noted behind everything that came before
+them; the bot does not see them. What is due is stored behind each delivery, and at the end. A bot's own store is used where its
+`handle` runs, and not after that failed: a half-done transaction may be open there.
 
 Invariants
 ----------
@@ -39,7 +39,7 @@ import anyio
 from consumer.bookmarks import Bookmarks
 from consumer.errors import BotFailed, ConsumerError
 from hub.frames.columns import Columns
-from hub.protocol.localbot import Advanced, Delivery, LocalBot
+from hub.protocol.localbot import Advanced, Delivery, LocalBot, Repeated
 from hub.protocol.messages import AnalyzedDf
 
 __all__ = ["HAND_OVER_BYTES", "STOP_S", "Lane", "LaneStatistics", "failure", "lane_to", "leaf", "stop"]
@@ -107,6 +107,8 @@ class _LoopLane:
     async def put(self, delivery: Delivery) -> None:
         if isinstance(delivery.message, Advanced):
             self._bookmarks.advance(delivery.message)
+        elif isinstance(delivery.message, Repeated):
+            delivery.commit()
         else:
             await self._handle(delivery)
             if delivery.position is None:
@@ -225,6 +227,8 @@ class _ThreadLane:
     def _handle(self, delivery: Delivery, size: int) -> None:
         if isinstance(delivery.message, Advanced):
             self._bookmarks.advance(delivery.message)
+        elif isinstance(delivery.message, Repeated):
+            delivery.commit()
         else:
             self._hand_over(delivery)
         with self._changed:

@@ -82,19 +82,20 @@ class Stored:
 
 @dataclass(slots=True)
 class _Batch:
-    """What the next commit changes."""
+    """What the next commit changes. `failed`: some of it was in one that failed."""
 
     inserts: list[Stored] = field(default_factory=list)
     removals: list[int] = field(default_factory=list)
     refusals: list[tuple[int, int, str, int]] = field(default_factory=list)
+    failed: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.inserts or self.removals or self.refusals)
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody waits for the commit, or there is enough for one."""
-        return bool(self.inserts) or len(self.removals) >= REMOVE_MANY
+        """Whether somebody waits for the commit, or there is enough for one that did not just fail."""
+        return bool(self.inserts) or (len(self.removals) >= REMOVE_MANY and not self.failed)
 
 
 class OutboxFile:
@@ -212,6 +213,7 @@ class OutboxFile:
         """What a failed commit leaves to be tried again: all but the new messages, which are told of it."""
         with self._changed:
             self._failures += 1
+            self._batch.failed = True
             self._batch.removals[:0] = batch.removals
             self._batch.refusals[:0] = batch.refusals
 

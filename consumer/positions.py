@@ -18,6 +18,9 @@ Invariants
 3. A message is acted on only if prev <= known(s), or what lies between was declared lost.
 4. `last` holds no stream at or below `base`, so it is bounded by the streams since the last position.
 
+An epoch ends when the hub's ledger lost what it had told. A hub with the feature `lineage` says up to where the numbers of both mean
+the same messages (`moves`): known(s) is then min(known(s), same) in the new one, which keeps 1 to 4 for what is still there.
+
 Source: wire-v2 §5, "Client state"; checked there by an exhaustive model, and here against a model hub (tests/consumer).
 """
 
@@ -47,12 +50,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Offsets from `first` to `last` of `streams` (empty: of any) are gone for good. Both None where they cannot be known."""
+    """Offsets from `first` to `last` of `streams` (empty: of any) are gone for good. Both None where they cannot be known, `last`
+    alone where nobody knows how far they went. `epoch`: of which they are, if not of that which the position is in now."""
 
     streams: tuple[Stream, ...]
     first: int | None
     last: int | None
     reason: str
+    epoch: str | None = None
 
 
 class Positions:
@@ -165,6 +170,20 @@ class Positions:
         self._advance(offset)
         return loss
 
+    def moves(self, epoch: str, offset: int, same: int, reply: Mapping[str, Any]) -> list[Loss]:
+        """The reply to subscribe, of a ledger that lost its end: `epoch` is a new one, in which offsets up to `same` are the same.
+
+        All that is known up to there stays known, so nothing of it acts again. What lies above is of other messages.
+        """
+        assert self.epoch is not None
+        known = Known(self.epoch, self.base, self._last).moved(epoch, min(self.base, same), same)
+        losses = _cuts(reply)
+        self.epoch, self.base, self._last = known.epoch, known.base, dict(known.last)
+        if offset > self.base:
+            losses.append(Loss((), self.base + 1, offset, "retention"))
+            self._advance(offset)
+        return losses
+
     def _skipped(self, offset: int, recovered: bool | None, reply: Mapping[str, Any]) -> Loss | None:
         # A hub that resumes also sends positions: only up to the base is nothing missed (§5, rule 4). Without them the base
         # never moves, and what came last is taken as the end of what came: one cursor sends in order.
@@ -180,3 +199,16 @@ class Positions:
         if base > self.base:
             self.base = base
             self._last = {stream: last for stream, last in self._last.items() if last > base}
+
+
+def _cuts(reply: Mapping[str, Any]) -> list[Loss]:
+    """What went with the end of an epoch, as [epoch, first, last] each; a `last` of null is not known."""
+    cuts = reply.get("cut")
+    losses = [
+        Loss((), cut[1], cut[2] if type(cut[2]) is int else None, "cut", cut[0])
+        for cut in (cuts if isinstance(cuts, list) else ())
+        if isinstance(cut, list) and len(cut) >= 3 and isinstance(cut[0], str) and type(cut[1]) is int
+    ]
+    if not losses and reply.get("recovered") is not True and "lost" not in reply:
+        losses.append(Loss((), None, None, str(reply.get("reason") or "the hub has a new ledger")))
+    return losses

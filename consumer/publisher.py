@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from consumer.connection import Dial, Endpoint, dial
 from consumer.errors import ConnectionFailed, ConsumerError, NotStored, PublishError
-from consumer.outbox import ANSWER_S, IN_FLIGHT, Ack, Answer, Item, Outbox
+from consumer.outbox import ANSWER_S, IN_FLIGHT, Ack, Answer, Item, Outbox, Stage
 from consumer.outbox_file import OutboxFile, Stored
 from consumer.uplink import MESSAGE_BYTES, HubConnection, Sleep, Uplink
 from hub.frames import v2
@@ -84,7 +84,8 @@ class _Message:
     """What is kept of a message in the outbox.
 
     `payload` is its frame; of a dataframe it is made for each connection. `waiting`: who wants to know its end. `row` is what is on
-    disk of it, until it is there; `on_disk` that it is, or is on its way there.
+    disk of it, until it is there; `on_disk` that it is, or is on its way there. `behind` is what kept one before it off the disk while
+    it was on its way: it must not be published ahead of the repetition of that one.
     """
 
     publication: Publication
@@ -94,6 +95,7 @@ class _Message:
     row: Stored | None = None
     body_bytes: int = 0
     on_disk: bool = False
+    behind: NotStored | None = None
     sent_whole_schema: bool = False
     told: bool = False
 
@@ -252,7 +254,8 @@ class Publisher:
 
         Raises:
             PublishError: a check here refuses it; id_conflict: another message in the outbox has this mid.
-            NotStored: the disk is full, or the like; the message is not sent.
+            NotStored: the disk is full, or the like; the message is not sent, and neither is any that was on its way to the disk
+                behind it.
         """
         put = await self._put(publication)
         for message, _ in put:
@@ -441,16 +444,22 @@ class Publisher:
     def _stored(self, numbers: Sequence[int], error: NotStored | None) -> None:
         for number in numbers:
             item = self._outbox[number]
-            storing = item.content.storing
+            storing, refused = item.content.storing, error or item.content.behind
             assert storing is not None
-            if error is None:
+            if refused is None:
                 self._outbox.stored(item)
                 storing.set_result(None)
                 continue
+            if error is None and self._file is not None:
+                self._file.remove(number)
             self._outbox.not_stored(item)
             self._counts["not_stored"] += 1
-            storing.set_exception(error)
-            _fail(item.content, error)
+            storing.set_exception(refused)
+            _fail(item.content, refused)
+        if error is not None:
+            for item in self._outbox:
+                if item.stage is Stage.STORING:
+                    item.content.behind = error
         self._work.set()
         self._freed.set()
 

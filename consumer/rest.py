@@ -286,9 +286,14 @@ class RestClient:
             order["since"] = _moment("since", since)
         prefix = self._prefix if bot is None else API_PREFIX
         content = msgspec.json.encode(order)
-        return self._authorized(
-            "POST", f"{prefix}/reconcile", content, reads=True, timeout_s=max(self._timeout_s, RECONCILE_S)
-        )
+        timeout_s = max(self._timeout_s, RECONCILE_S)
+        try:
+            return self._authorized("POST", f"{prefix}/reconcile", content, reads=True, timeout_s=timeout_s)
+        except NotFound as error:
+            if bot is None:
+                raise
+            text = f"{self.url}: no such operation there, or no bot {bot!r} (HTTP {error.status})"
+            raise NotFound(text, status=error.status) from None
 
     def ping(self) -> None:
         """Returns when the peer answers. Sends no credentials and says nothing of them."""

@@ -15,7 +15,8 @@ Invariants
 ==========
 
 1. Whatever the peer sends, `receive` raises nothing; a frame that is no message is counted and changes nothing.
-2. A ledger message is delivered at most once per epoch, in the hub's order, and a hole before it was reported or resumed first.
+2. A ledger message is delivered at most once per epoch, in the hub's order, and a hole before it was reported or resumed first. One
+   that is remembered from another epoch is not delivered (`recent`), but its position is.
 3. A delivered frame was applied to the book before, and what was not applied is not delivered.
 4. Requests in flight are bounded: one subscribe, and one resync for any number of keys.
 
@@ -36,14 +37,16 @@ import numpy as np
 from consumer.data import Book
 from consumer.errors import ConnectionFailed, ConsumerError, HubRefused, Unauthorized
 from consumer.positions import Loss, Positions, Verdict
+from consumer.recent import Recent, fingerprint
 from consumer.revisions import Applied, Held, Revisions, Unreadable, WireKey
 from consumer.step import Step
 from hub.protocol.close_codes import CloseCode
-from hub.protocol.envelope import Broadcast, Notice, Reply, parse_envelope
+from hub.protocol.envelope import Broadcast, Notice, Position, Reply, parse_envelope
 from hub.protocol.errors import BadFrame, BadMessage, NotAMessage
 from hub.protocol.known import Known
-from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost
+from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost, Repeated
 from hub.protocol.messages import AnalyzedDf, FrameKey, GenericMessage, Message, Whitelist, view
+from hub.protocol.subscription import LINEAGE
 
 __all__ = ["HubState"]
 
@@ -72,6 +75,7 @@ class HubState:
     ) -> None:
         self.producer = producer
         self.positions = Positions(start)
+        self.recent = Recent(start.recent if start is not None else None)
         self.revisions = Revisions(wire)
         self.heartbeat_s = 20.0
         self.reconnect_after_s: float | None = None
@@ -80,7 +84,7 @@ class HubState:
         self._book = book
         self._want = want
         self._limited = any("rows" in item for item in want)
-        self._hello = {"client": client, "max_message": max_message, "features": []}
+        self._hello = {"client": client, "max_message": max_message, "features": [LINEAGE]}
         self._next_id = 1
         self._subscribe_id = 0
         self._resyncs: dict[int, list[WireKey]] = {}
@@ -147,12 +151,13 @@ class HubState:
     # --- broadcasts
 
     def _broadcast(self, message: Broadcast, size: int, now: float, step: Step) -> None:
-        if not self._in_order(message, step):
+        digest = _digest(message)
+        if not self._in_order(message, step) or self._repeated(message, digest, step):
             return
         if message.type == "analyzed_df" and message.key is not None and len(message.key) >= 3:
             self._frame(message, FrameKey(*message.key[:3]), size, now, step)
         elif message.rev is None or self._newer(message):
-            self._deliver(message, self._typed(message), step)
+            self._deliver(message, self._typed(message), step, digest)
 
     def _in_order(self, message: Broadcast, step: Step) -> bool:
         """Judge the position of a message that has one; True to act on it."""
@@ -179,6 +184,30 @@ class HubState:
             step.close = (CloseCode.POSITION_LOST, "another epoch")
         return verdict is Verdict.ACT
 
+    def _repeated(self, message: Broadcast, digest: str | None, step: Step) -> bool:
+        """Whether a message was delivered in another epoch; it is remembered as one of this then. Its position was taken."""
+        if digest is None or message.epoch is None:
+            return False
+        repeated = self.recent.repeats(digest, message.epoch)
+        self.recent.add(digest, message.epoch)
+        if repeated:
+            self._counts["repeated"] += 1
+            _LOG.info("%s: %s of %s was delivered before this epoch", self.producer, message.mid, message.bot)
+            step.deliveries.append(
+                Delivery(
+                    producer=self.producer,
+                    bot=message.bot,
+                    topic=message.type,
+                    message=Repeated(),
+                    ts_ms=message.ts,
+                    position=message.position,
+                    base=self._base(message),
+                    mid=message.mid,
+                    digest=digest,
+                )
+            )
+        return repeated
+
     def _newer(self, message: Broadcast) -> bool:
         """Whether a state value is newer than the one that was delivered; a value is a snapshot each time."""
         assert message.rev is not None
@@ -199,7 +228,9 @@ class HubState:
             self._count_problem(message.type, str(error))
             return GenericMessage(name=message.type, data=message.data, problem=str(error))
 
-    def _deliver(self, message: Broadcast, typed: Message | CandleComplete, step: Step) -> None:
+    def _deliver(
+        self, message: Broadcast, typed: Message | CandleComplete, step: Step, digest: str | None = None
+    ) -> None:
         if isinstance(typed, Whitelist):
             self._book.set_pairs(message.bot, typed.data)
         key = FrameKey(*message.key[:3]) if message.key is not None and len(message.key) >= 3 else None
@@ -213,6 +244,8 @@ class HubState:
                 key=key,
                 position=message.position,
                 base=self._base(message),
+                mid=message.mid,
+                digest=digest,
                 snapshot=message.rev is not None and message.rev.prev == 0,
                 payload=message.data,
             )
@@ -301,19 +334,25 @@ class HubState:
         if not isinstance(epoch, str) or not epoch or not _is_offset(offset):
             step.refused = HubRefused(f"{self.producer}: the reply to subscribe has no epoch and offset")
             return
-        before = self.positions.standing
-        loss = self.positions.subscribed(epoch, offset, data.get("recovered"), data)
+        before, same = self.positions.standing, data.get("same")
+        shared: Position | None = None
+        if before is not None and before.epoch != epoch and _is_offset(same):
+            shared = Position(before.epoch, same)
+            losses = self.positions.moves(epoch, offset, same, data)
+        else:
+            loss = self.positions.subscribed(epoch, offset, data.get("recovered"), data)
+            losses = [] if loss is None else [loss]
         self.subscribed = True
         self.revisions.expect_held(now)
-        resumed = loss is None if before is not None else None
+        resumed = not losses if before is not None else None
         self._say(Connected(producer=self.producer, resumed=resumed), "connected", step)
-        if loss is not None:
+        for loss in losses:
             self._report(loss, step)
         after = self.positions.standing
         assert after is not None
         if before is None or before != after:
             anew = before is not None and (before.epoch != after.epoch or after < before)
-            self._advanced(step, anew=anew)
+            self._advanced(step, anew=anew, same=shared)
         for name in ("unknown", "denied"):
             listed = data.get(name)
             if isinstance(listed, list) and listed:
@@ -398,15 +437,20 @@ class HubState:
     def _report(self, loss: Loss, step: Step) -> None:
         topics = tuple(dict.fromkeys(topic for _, topic in loss.streams))
         lost = Lost(
-            producer=self.producer, topics=topics, first=loss.first, last=loss.last, reason=loss.reason
+            producer=self.producer,
+            topics=topics,
+            first=loss.first,
+            last=loss.last,
+            reason=loss.reason,
+            epoch=loss.epoch or (self.positions.epoch if loss.first is not None else None),
         )
         self._counts["lost"] += 1
         self._say(lost, "lost", step)
 
-    def _advanced(self, step: Step, *, anew: bool = False) -> None:
+    def _advanced(self, step: Step, *, anew: bool = False, same: Position | None = None) -> None:
         position = self.positions.standing
         assert position is not None
-        self._say(Advanced(producer=self.producer, position=position, anew=anew), "advanced", step)
+        self._say(Advanced(producer=self.producer, position=position, anew=anew, same=same), "advanced", step)
 
     def _base(self, message: Broadcast) -> int | None:
         return self.positions.base if message.position is not None else None
@@ -478,6 +522,7 @@ class HubState:
             "epoch": self.positions.epoch,
             "base": self.positions.base,
             "streams": self.positions.streams,
+            "recent": len(self.recent),
         }
 
 
@@ -512,6 +557,13 @@ def _candle_complete(data: Any) -> CandleComplete:
         missing=tuple(raw.missing),
         deadline=raw.deadline,
     )
+
+
+def _digest(message: Broadcast) -> str | None:
+    """Of what has a place in the ledger and a name."""
+    if message.mid is None or message.position is None:
+        return None
+    return fingerprint(message.bot, message.type, message.mid, message.data)
 
 
 def _is_head(head: Any) -> bool:

@@ -35,6 +35,7 @@ from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import (
     Draining,
     HandshakeRefused,
+    LedgerUnreadable,
     NotAMessage,
     NotDurable,
     ProtocolError,
@@ -49,6 +50,8 @@ __all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
 VERSION = "0.1.0"
 FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
+PULLS_A_TURN = 4
+"""Stragglers that are served in one turn of the loop: however many replay, a commit waits for so many slices, not for all."""
 TICK_S = 1.0
 STOP_S = 2.0
 CLOSE_LOG_S = 5.0
@@ -193,10 +196,12 @@ class Node:
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
         self._answered: dict[_Connection, None] | None = None
-        self._log_fails = False
         self._stopped = False
+        self._told_unreadable = False
         self._wake_committer = asyncio.Event()
         self._flush_scheduled = False
+        self._behind: deque[_Connection] = deque()
+        self._behind_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticked_at = 0.0
         self._committer: asyncio.Task[None] | None = None
@@ -690,10 +695,6 @@ class Node:
             self._appends.clear()
             refused = self._not_durable(error, len(batch))
             results = [Appended(append, refused=refused) for append in batch]
-        else:
-            if self._log_fails:
-                logger.warning("the log stores messages again")
-            self._log_fails = False
         if batch is not self._committing:
             return
         self._note_floor()
@@ -713,13 +714,10 @@ class Node:
         self._drive_now(answered)
 
     def _not_durable(self, error: Exception, count: int) -> NotDurable:
-        """What publishers are told of a log that could not store; the log's own words where it has some."""
+        """What publishers are told of a log that could not store. One that says why has also logged it, once."""
         if not isinstance(error, NotDurable):
             logger.error("the log failed; %d messages are not acknowledged", count, exc_info=error)
             error = NotDurable("the log could not store the message")
-        elif not self._log_fails:
-            logger.error("the log cannot store messages: %s; publishes are refused until it can", error)
-        self._log_fails = True
         return NotDurable(str(error), retry_after_ms=error.retry_after_ms or 1000)
 
     def _note_floor(self) -> None:
@@ -774,7 +772,25 @@ class Node:
     def _drive_soon(self, connection: _Connection) -> None:
         if not connection.driving:
             connection.driving = True
-            asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            if connection.session.cursor is None:
+                asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            else:
+                self._behind.append(connection)
+                self._drive_behind_soon()
+
+    def _drive_behind_soon(self) -> None:
+        if self._behind and not self._behind_scheduled:
+            self._behind_scheduled = True
+            asyncio.get_running_loop().call_soon(self._drive_behind)
+
+    def _drive_behind(self) -> None:
+        """Serve the next few stragglers, in turn."""
+        self._behind_scheduled = False
+        try:
+            for _ in range(min(len(self._behind), PULLS_A_TURN)):
+                self._drive_scheduled(self._behind.popleft())
+        finally:
+            self._drive_behind_soon()
 
     def _drive_now(self, connections: Iterable[_Connection]) -> None:
         """In this turn of the loop: what publishers wait for goes ahead of the fan-out."""
@@ -860,8 +876,21 @@ class Node:
         return self.core.tail.next - 1
 
     async def find(self, query: Query) -> Found:
-        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked."""
-        return await self.log.find(query)
+        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked.
+
+        Raises:
+            LedgerUnreadable: the log cannot be read now.
+        """
+        try:
+            found = await self.log.find(query)
+        except Exception as error:
+            # Once, not for each client that asks again.
+            if not self._told_unreadable:
+                self._told_unreadable = True
+                logger.error("the log cannot be searched", exc_info=error)
+            raise LedgerUnreadable("the ledger cannot be read now") from None
+        self._told_unreadable = False
+        return found
 
     def bots(self) -> set[str]:
         """Every bot that published since the start."""

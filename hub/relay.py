@@ -21,7 +21,7 @@ from hub.core.intake import FramePublish, Publish
 from hub.frames.columns import Columns
 from hub.node import Node
 from hub.protocol.errors import RequestError
-from hub.protocol.localbot import Advanced, Connected, Delivery, Disconnected, Lost
+from hub.protocol.localbot import Advanced, Connected, Delivery, Disconnected, Lost, Repeated
 from hub.protocol.messages import TOPICS, AnalyzedDf
 
 __all__ = ["Relay"]
@@ -98,7 +98,7 @@ class Relay:
                     "upstream %s: lost (%s); fills sent meanwhile are not replayed", self.name, message.reason
                 )
             self._set_online(False)
-        elif not isinstance(message, Lost | Advanced):
+        elif not isinstance(message, Lost | Advanced | Repeated):
             self._publish(delivery)
 
     def _set_online(self, online: bool) -> None:

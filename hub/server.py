@@ -63,11 +63,31 @@ START_TIMEOUT_S = 30.0
 OPEN_TIMEOUT_S = 600.0
 """A damaged ledger of some gigabytes is salvaged before the hub listens."""
 STATISTICS_TIMEOUT_S = 5.0
+CLOSING_S = 2.0
+"""Of the time that a drain may take, what is kept for closing, where there is that much: at most half of it."""
 logger = logging.getLogger("tradewire.server")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: a bot that embeds the hub has its own."""
+    """uvicorn without its signal handlers, since a bot that embeds the hub has its own, and with an end that is on time.
+
+    Who has not answered a Close within `closing_s` is aborted.
+    """
+
+    def __init__(self, config: uvicorn.Config, closing_s: float) -> None:
+        super().__init__(config)
+        self._closing_s = closing_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        aborting = asyncio.get_running_loop().call_later(self._closing_s, self._abort)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            aborting.cancel()
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -136,13 +156,16 @@ class Hub:
         config = self.config
         with contextlib.ExitStack() as stack:
             stack.callback(install(Redaction(secrets_of(config))))
-            sock = stack.enter_context(contextlib.closing(_listen(self.host, self.port)))
-            self.port = sock.getsockname()[1]
+            sock = stack.enter_context(contextlib.closing(_bound(self.host, self.port)))
             self._loop = asyncio.get_running_loop()
             self._stop = asyncio.Event()
-            node = self._node = Node(_log(config), _limits(config))
+            node = Node(_log(config), _limits(config))
             await node.start()
             try:
+                # Not before: to open a damaged ledger takes minutes, and who connected would wait for them in its handshake.
+                _listen(sock)
+                self.port = sock.getsockname()[1]
+                self._node = node
                 await self._serve_node(node, sock, listening)
             finally:
                 for bot in self._bots:
@@ -176,7 +199,8 @@ class Hub:
                 waiting=self._sockets,
                 unsent=self._unsent,
                 trusted_proxies=config.hub.trusted_proxies,
-            )
+            ),
+            _closing_s(config) / 2,
         )
         runs = {
             upstream.name: UpstreamRuns(reconciler, upstream.name, publish=upstream.reconciles == "publish")
@@ -207,7 +231,7 @@ class Hub:
             finally:
                 for task in relaying:
                     task.cancel()
-                await asyncio.shield(node.drain(config.hub.drain_s))
+                await asyncio.shield(node.drain(config.hub.drain_s - _closing_s(config)))
                 server.should_exit = True
 
     def _registry(self, node: Node) -> BotRegistry:
@@ -574,22 +598,36 @@ def _limits(config: Config) -> NodeLimits:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _closing_s(config: Config) -> float:
+    return min(CLOSING_S, config.hub.drain_s / 2)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket of this address, at which nobody listens yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sets TCP_NODELAY only where the protocol is named; without it a body waits for the ACK of its head, 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            "api_server.listen_port", f"cannot listen on {host}:{port}: {reason.lower()}"
-        ) from None
+        raise _cannot_listen(host, port, error) from None
     return sock
+
+
+def _listen(sock: socket.socket) -> None:
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        host, port = sock.getsockname()[:2]
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    reason = error.strerror or str(error)
+    return ConfigError("api_server.listen_port", f"cannot listen on {host}:{port}: {reason.lower()}")
 
 
 async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:

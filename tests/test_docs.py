@@ -17,8 +17,11 @@ from typing import Any
 import json5
 import msgspec
 import pytest
+import typer
 
+import consumer.__main__
 import consumer.config
+import hub.__main__
 import hub.config
 from consumer.bot import settings as paper
 from consumer.config import ConsumerConfig, ProducerConfig, PublishConfig
@@ -51,6 +54,7 @@ from hub.protocol import values
 from hub.protocol.botapi import BotError
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ErrorCode, RequestError
+from hub.protocol.localbot import LocalBot
 from hub.protocol.messages import REGISTRY
 from hub.protocol.subscription import HUB_TOPICS
 from hub.reconciler import Reconciler
@@ -429,6 +433,15 @@ def script(path: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
+def test_the_recipes_for_acting_once_are_whole_bots() -> None:
+    recipes = [block for block in blocks(OPERATIONS, "python") if "class CopyBot" in block]
+    assert len(recipes) == 2
+    for recipe in recipes:
+        names: dict[str, Any] = {}
+        exec(recipe, names)
+        assert isinstance(names["CopyBot"](), LocalBot)
+
+
 def commands() -> list[str]:
     """Every command line of the shell blocks, without the variables before it and the comment behind it."""
     lines = [line for path in DOCUMENTS for block in blocks(path, "sh") for line in block.splitlines()]
@@ -447,19 +460,12 @@ def test_every_make_target_that_is_shown_exists() -> None:
 @pytest.mark.parametrize("command", [c for c in commands() if "/tradewire-" in c])
 def test_every_command_and_option_that_is_shown_exists(command: str) -> None:
     words = command.split()
-    module = {"tradewire-hub": "hub", "tradewire-consumer": "consumer"}[words[0].rpartition("/")[2]]
-    done = subprocess.run(
-        [sys.executable, "-m", module, words[1], "--help"],
-        cwd=ROOT,
-        env={**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    apps = {"tradewire-hub": hub.__main__.app, "tradewire-consumer": consumer.__main__.app}
+    found: Any = typer.main.get_command(apps[words.pop(0).rpartition("/")[2]])
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
     options = {word for word in words if word.startswith("--")}
-    assert options <= set(re.findall(r"--[\w-]+", done.stdout))
+    assert options <= {name for parameter in found.params for name in parameter.opts}
 
 
 # --- the rest

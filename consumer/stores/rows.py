@@ -4,15 +4,17 @@ Theory of operation
 ===================
 
 `tradewire_positions` has a row per producer: its epoch, the base, and which run may write. `tradewire_streams` has the last offset
-of each stream (bot, topic) that is beyond the base. Every change begins with an UPDATE of the producer's row: it takes the write
-lock (SQLite) or the row's (others), so that what is read after it cannot change before the commit.
+of each stream (bot, topic) that is beyond the base. `tradewire_recent` has the messages that were acted on last, by digest, in
+REMEMBERED slots that are used in turn: a message costs one row, and none is deleted. They outlive an epoch. Every change begins
+with an UPDATE of the producer's row: it takes the write lock (SQLite) or the row's (others), so that what is read after it cannot
+change before the commit.
 
 Invariants
 ==========
 
 1. A message is saved once: an offset at or below what is known of its stream is refused in the transaction of the effect.
 2. Only the run that loaded last can save: its token is in the row, and the first UPDATE finds no row without it.
-3. No stream is kept at or below the base, or of another epoch: as many rows as streams since the last position.
+3. No stream is kept at or below the base, or of another epoch: as many rows as streams since the last position, and REMEMBERED.
 4. What is read is checked; a row that no store can have written is told, never acted on.
 
 Source: docs/wire-protocol.md, The ledger, rules 1 and 2 of a client.
@@ -25,12 +27,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from consumer.errors import AlreadyActed, StoreFailed, TakenOver
+from consumer.recent import REMEMBERED, Recent
 from hub.protocol.known import Known
 from hub.protocol.localbot import Delivery
 
-__all__ = ["POSITIONS", "STREAMS", "Execute", "Result", "Run", "advance", "claim", "save", "saved"]
+__all__ = ["POSITIONS", "RECENT", "STREAMS", "Execute", "Result", "Run", "advance", "claim", "save", "saved"]
 
-POSITIONS, STREAMS = "tradewire_positions", "tradewire_streams"
+POSITIONS, STREAMS, RECENT = "tradewire_positions", "tradewire_streams", "tradewire_recent"
 
 _TAKE = f"UPDATE {POSITIONS} SET run = :run WHERE producer = :producer"
 _ENTER = f"INSERT INTO {POSITIONS} (producer, epoch, base, run) VALUES (:producer, '', 0, :run)"
@@ -46,6 +49,9 @@ _FORGET = f"DELETE FROM {STREAMS} WHERE producer = :producer"
 _ONE = " AND bot = :bot AND topic = :topic"
 _MOVE = f"UPDATE {STREAMS} SET last = :offset WHERE producer = :producer{_ONE}"
 _BEGIN = f"INSERT INTO {STREAMS} (producer, bot, topic, epoch, last) VALUES (:producer, :bot, :topic, :epoch, :offset)"
+_RECENT = f"SELECT turn, epoch, digest FROM {RECENT} WHERE producer = :producer ORDER BY turn"
+_REUSE = f"UPDATE {RECENT} SET turn = :turn, epoch = :epoch, digest = :digest WHERE producer = :producer AND slot = :slot"
+_FILL = f"INSERT INTO {RECENT} (producer, slot, turn, epoch, digest) VALUES (:producer, :slot, :turn, :epoch, :digest)"
 
 
 class Result(Protocol):
@@ -62,11 +68,19 @@ Execute = Callable[[str, dict[str, Any]], Result]
 
 
 @dataclass(slots=True)
+class Slots:
+    """A producer's slots: how often one was used, and what was written to them."""
+
+    turn: int = 0
+    recent: Recent = field(default_factory=Recent)
+
+
+@dataclass(slots=True)
 class Run:
     """Who writes: a token that no other run has, and the producers whose positions it has loaded."""
 
     token: str
-    producers: set[str] = field(default_factory=set)
+    producers: dict[str, Slots] = field(default_factory=dict)
 
 
 def claim(execute: Execute, run: Run, producer: str) -> Known | None:
@@ -78,8 +92,8 @@ def claim(execute: Execute, run: Run, producer: str) -> Known | None:
     taken = {"producer": producer, "run": run.token}
     if execute(_TAKE, taken).rowcount == 0:
         execute(_ENTER, taken)
-    run.producers.add(producer)
-    return _read(execute, producer)
+    run.producers[producer] = slots = Slots()
+    return _read(execute, producer, slots)
 
 
 def save(execute: Execute, run: Run, delivery: Delivery) -> None:
@@ -102,6 +116,8 @@ def save(execute: Execute, run: Run, delivery: Delivery) -> None:
     _note(execute, producer, position.epoch, stream, position.offset)
     if base >= position.offset:
         _raise(execute, run, producer, Known(position.epoch, base))
+    if delivery.digest is not None:
+        _remember(execute, run, producer, delivery.digest, position.epoch)
 
 
 def saved(execute: Execute, delivery: Delivery) -> bool:
@@ -128,6 +144,10 @@ def advance(execute: Execute, run: Run, producer: str, known: Known, *, anew: bo
         stream = {"bot": bot, "topic": topic}
         if offset > _of(execute, producer, known.epoch, stream):
             _note(execute, producer, known.epoch, stream, offset)
+    written = run.producers[producer].recent
+    for digest, epoch in known.recent.items():
+        if not written.has(digest, epoch):
+            _remember(execute, run, producer, digest, epoch)
 
 
 def _raise(execute: Execute, run: Run, producer: str, known: Known) -> None:
@@ -151,6 +171,17 @@ def _note(execute: Execute, producer: str, epoch: str, stream: dict[str, str], o
         execute(_BEGIN, {**values, "epoch": epoch})
 
 
+def _remember(execute: Execute, run: Run, producer: str, digest: str, epoch: str) -> None:
+    # A turn that is rolled back leaves the oldest in its slot a while longer.
+    slots = run.producers[producer]
+    slots.turn += 1
+    values = {"producer": producer, "slot": slots.turn % REMEMBERED, "turn": slots.turn}
+    values |= {"epoch": epoch, "digest": digest}
+    if execute(_REUSE, values).rowcount == 0:
+        execute(_FILL, values)
+    slots.recent.add(digest, epoch)
+
+
 def _of(execute: Execute, producer: str, epoch: str, stream: dict[str, str]) -> int:
     """What is known of a stream in `epoch`."""
     (found,) = execute(_BASE, {"producer": producer}).fetchall() or [("", 0)]
@@ -166,13 +197,24 @@ def _number(value: Any) -> int:
     return value
 
 
-def _read(execute: Execute, producer: str) -> Known | None:
+def _read(execute: Execute, producer: str, slots: Slots) -> Known | None:
     ((epoch, base),) = execute(_BASE, {"producer": producer}).fetchall()
     if epoch == "" and base == 0:
         return None
     rows = execute(_LAST, {"producer": producer, "epoch": epoch}).fetchall()
+    used = execute(_RECENT, {"producer": producer}).fetchall()
+    slots.turn = _number(used[-1][0]) if used else 0
+    # One that is there twice stands where it came last.
+    recent: dict[str, str] = {}
+    for _, came, digest in used:
+        recent.pop(digest, None)
+        recent[digest] = came
     try:
-        known = Known(epoch, base, {(bot, topic): last for bot, topic, last in rows})
+        known = Known(epoch, base, {(bot, topic): last for bot, topic, last in rows}, recent)
     except ValueError as error:
-        raise StoreFailed(f"{POSITIONS}, {STREAMS}: the rows of {producer} cannot be used: {error}") from None
-    return Known(epoch, base, {stream: last for stream, last in known.last.items() if last > base})
+        raise StoreFailed(
+            f"{POSITIONS}, {STREAMS}, {RECENT}: the rows of {producer} cannot be used: {error}"
+        ) from None
+    slots.recent = Recent(recent)
+    last = {stream: last for stream, last in known.last.items() if last > base}
+    return Known(epoch, base, last, slots.recent.known())

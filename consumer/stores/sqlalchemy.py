@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, Column, Connection, Engine, MetaData, String, Table, text
+from sqlalchemy import BigInteger, Column, Connection, Engine, Integer, MetaData, String, Table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,9 @@ from hub.protocol.known import Known
 from hub.protocol.localbot import Delivery
 
 __all__ = ["SqlAlchemyPositionStore", "define_tables"]
+
+_TRY = f"UPDATE {rows.POSITIONS} SET run = '' WHERE producer = :producer"
+_RUN = f"SELECT run FROM {rows.POSITIONS} WHERE producer = :producer"
 
 
 class SqlAlchemyPositionStore:
@@ -49,7 +52,9 @@ class SqlAlchemyPositionStore:
     def load(self, producer: str) -> Known | None:
         """As PositionStore; creates the tables where they are missing."""
         with self._transaction() as execute:
-            return rows.claim(execute, self._run, producer)
+            known = rows.claim(execute, self._run, producer)
+        self._check_atomic(producer)
+        return known
 
     def saved(self, delivery: Delivery) -> bool:
         """As PositionStore."""
@@ -63,22 +68,31 @@ class SqlAlchemyPositionStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[rows.Execute]:
-        try:
+        with _told():
             if self._tables:
                 self._metadata.create_all(self._engine, tables=self._tables)
                 self._tables = []
             with self._engine.begin() as connection:
                 yield _executing(connection)
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
-            raise StoreFailed(f"the bot's database: the position cannot be kept: {cause}") from error
+
+    def _check_atomic(self, producer: str) -> None:
+        """Raise StoreFailed where a rollback undoes nothing: a crash would keep an effect without its position, unseen."""
+        with _told(), self._engine.connect() as connection:
+            execute = _executing(connection)
+            execute(_TRY, {"producer": producer})
+            connection.rollback()
+            ((run,),) = execute(_RUN, {"producer": producer}).fetchall()
+        if run == "":
+            raise StoreFailed(
+                "the bot's database: expected transactions, but its engine commits each statement at once (AUTOCOMMIT)"
+            )
 
 
 def define_tables(metadata: MetaData) -> list[Table]:
-    """The store's two tables in `metadata`."""
-    known = metadata.tables
-    if rows.POSITIONS in known and rows.STREAMS in known:
-        return [known[rows.POSITIONS], known[rows.STREAMS]]
+    """The store's three tables in `metadata`."""
+    names = (rows.POSITIONS, rows.STREAMS, rows.RECENT)
+    if all(name in metadata.tables for name in names):
+        return [metadata.tables[name] for name in names]
     positions = Table(
         rows.POSITIONS,
         metadata,
@@ -96,7 +110,17 @@ def define_tables(metadata: MetaData) -> list[Table]:
         Column("epoch", String(255), nullable=False),
         Column("last", BigInteger, nullable=False),
     )
-    return [positions, streams]
+    recent = Table(
+        rows.RECENT,
+        metadata,
+        Column("producer", String(255), primary_key=True),
+        # A number that the database makes up by itself would be none of a slot.
+        Column("slot", Integer, primary_key=True, autoincrement=False),
+        Column("turn", BigInteger, nullable=False),
+        Column("epoch", String(255), nullable=False),
+        Column("digest", String(64), nullable=False),
+    )
+    return [positions, streams, recent]
 
 
 def _executing(on: Session | Connection) -> rows.Execute:
@@ -104,6 +128,15 @@ def _executing(on: Session | Connection) -> rows.Execute:
         return cast("rows.Result", on.execute(_text(statement), values))
 
     return execute
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise StoreFailed(f"the bot's database: the position cannot be kept: {cause}") from error
 
 
 # A few statements, again and again: to parse one takes as long as to execute it.

@@ -30,6 +30,14 @@ _TABLES = (
         last BIGINT NOT NULL,
         PRIMARY KEY (producer, bot, topic)
     )""",
+    f"""CREATE TABLE IF NOT EXISTS {rows.RECENT} (
+        producer VARCHAR(255) NOT NULL,
+        slot INTEGER NOT NULL,
+        turn BIGINT NOT NULL,
+        epoch VARCHAR(255) NOT NULL,
+        digest VARCHAR(64) NOT NULL,
+        PRIMARY KEY (producer, slot)
+    )""",
 )
 
 
@@ -47,8 +55,11 @@ class SqlitePositionStore:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._run = rows.Run(secrets.token_hex(8))
-        # autocommit=False of Python 3.12 begins a transaction behind each: one is always open, the bot's or not.
-        self._always_open = getattr(connection, "autocommit", None) is False
+        # Of Python 3.12. False begins a transaction behind each: one is always open, the bot's or not. True begins none, and its
+        # commit() does nothing.
+        autocommit = getattr(connection, "autocommit", None)
+        self._always_open = autocommit is False
+        self._begins_none = autocommit is True
 
     def save(self, delivery: Delivery) -> None:
         """Note that `delivery` is acted on, as part of the open transaction. Of what is no message of a ledger, nothing.
@@ -57,7 +68,8 @@ class SqlitePositionStore:
             AlreadyActed, TakenOver: the effect must not be committed. StoreFailed: there is no transaction to be part of.
             sqlite3.Error: as from any statement of the bot.
         """
-        if self._connection.isolation_level is None and not self._connection.in_transaction:
+        begins_none = self._begins_none or self._connection.isolation_level is None
+        if begins_none and not self._connection.in_transaction:
             raise StoreFailed(
                 "SqlitePositionStore.save: expected an open transaction; BEGIN before the effect"
             )
@@ -91,9 +103,16 @@ class SqlitePositionStore:
             try:
                 yield
             except BaseException:
-                self._connection.rollback()
+                self._end("ROLLBACK")
                 raise
-            self._connection.commit()
+            self._end("COMMIT")
+
+    def _end(self, how: str) -> None:
+        if self._always_open:
+            (self._connection.commit if how == "COMMIT" else self._connection.rollback)()
+        elif self._connection.in_transaction:
+            # An error may have rolled it back.
+            self._connection.execute(how)
 
     def _execute(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
         cursor = self._connection.cursor()

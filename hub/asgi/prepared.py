@@ -71,6 +71,7 @@ FRAGMENTS_PER_MESSAGE = 64
 SEND_BUFFER_BYTES = 128 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 SHUTDOWN_GRACE_S = 1.0
+ABSENT_GRACE_S = 1.0
 RETRY_AFTER_S = 5
 
 # The parser would log requests with their query and headers at DEBUG, and each connection twice at INFO.
@@ -519,6 +520,8 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             self.close_with(CloseCode.NO_PONG, "no pong in time")
             self._outlet.lose()
+            # Who answered no Ping will answer no Close either.
+            self._abort_after(ABSENT_GRACE_S)
 
 
 def _plain_response(status: str, text: str, *, retry_after: int | None = None) -> bytes:

@@ -53,7 +53,7 @@ from hub.protocol.codec import Wire, encode_body, frame_of
 from hub.protocol.errors import BadFrame, Forbidden, Overloaded, PublishRefused, TooLarge
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
-from hub.protocol.subscription import HUB_TOPICS, Projection, Resume, Subscription
+from hub.protocol.subscription import HUB_TOPICS, LINEAGE, Projection, Resume, Subscription
 
 __all__ = ["Core", "CoreLimits", "Pulled"]
 
@@ -103,6 +103,7 @@ class Core:
     def __init__(self, log: LogState, rev_epoch: str, limits: CoreLimits) -> None:
         self.limits = limits
         self.epoch = log.epoch
+        self.lineage = log.lineage
         self.floor = log.floor
         self.rev_epoch = rev_epoch
         self.tail = Tail(log, limits.tail_bytes)
@@ -353,7 +354,14 @@ class Core:
         old = session.group
         if old is None:
             head = self.tail.next - 1
-            began = positions.start(self.epoch, min(self.floor, head), head, resume, earliest=earliest)
+            began = positions.start(
+                self.epoch,
+                min(self.floor, head),
+                head,
+                resume,
+                earliest=earliest,
+                lineage=self.lineage if LINEAGE in session.features else (),
+            )
             cursor = Cursor(began.offset + 1, replays=began.offset < head)
         else:
             cursor = session.cursor or self._cursor_of(old).copy()
@@ -626,16 +634,17 @@ class Core:
         cell = self.cells.get(key)
         if projection is None:
             return 0
-        if have == (cell or self.values[key]).n:
-            # It is held from before this connection, and nothing has changed since.
-            return self._tell_schema(session, cell, projection, frames) if session and cell else 0
         if cell is None:
-            frames.append(self.values[key].frame(group.wire))
+            value = self.values[key]
+            if have == value.n:
+                return 0
+            frames.append(value.frame(group.wire))
         elif group.wire is Wire.FREQTRADE:
             self._bound_held(session)
             cursor.sending = (key, cell.n, cell.legacy_rows(have))
             return 0
         else:
+            # Of a key that is held from before this connection there may be none: that says that it is current.
             rows = cell.rows_frame(group.wire, projection, have, PART_BYTES[group.wire])
             if rows is None:
                 return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)

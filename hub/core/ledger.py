@@ -18,6 +18,7 @@ __all__ = [
     "Append",
     "Appended",
     "Damaged",
+    "Ended",
     "Found",
     "Log",
     "LogState",
@@ -110,13 +111,29 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """An earlier epoch of a ledger. Its offsets up to `upto` are the same messages in the epoch that followed it.
+
+    `told` is the highest offset that was told in it, None where nobody knows.
+    """
+
+    epoch: str
+    upto: int
+    told: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogState:
-    """What a log holds when it is opened: offsets in (floor, head] can be read. `streams`: each (bot, topic) and its last offset."""
+    """What a log holds when it is opened: offsets in (floor, head] can be read. `streams`: each (bot, topic) and its last offset.
+
+    `lineage`: the epochs before this one, oldest first, as far as they are known; each was followed by the next.
+    """
 
     epoch: str
     floor: int
     head: int
     streams: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    lineage: tuple[Ended, ...] = ()
 
 
 class Log(Protocol):
@@ -128,7 +145,8 @@ class Log(Protocol):
       log promises (SQLite: fsynced). An exception, or a cancelled call, leaves open what was stored: a retry with the same mid tells.
     - The log sets `epoch`, `offset` and `prev` of each entry before it returns. Offsets grow by one. An offset that was returned or
       read is never given to another message in its epoch: not after retention has emptied the log, not after a restart. Where that
-      cannot be held (a cut below a returned offset, a restored backup) `open` gives a new epoch.
+      cannot be held (a cut below a returned offset, a restored backup) `open` gives a new epoch, and tells of
+      the one before in `lineage`.
     - `prev` is the true predecessor in the stream (bot, topic), 0 for none, also when retention has removed it.
     - An append that repeats (publisher, mid) with an equal body is answered with the first offset and `duplicate`; with another
       body it is refused with IdConflict. An id is remembered as long as its record. A message with an unknown id that

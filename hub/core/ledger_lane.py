@@ -7,6 +7,9 @@ gap, behind a position that claims all before it, so that a client takes no more
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 from hub.core import notices, positions
 from hub.core.entry import Entry
 from hub.core.ledger import Damaged, Page, Read, Tail
@@ -36,28 +39,41 @@ class LedgerLane:
         """Append what a cursor is owed of the ledger, about `limit` bytes of it, and the position that is due; returns the bytes."""
         size = 0
         while session is not None and session.page and size < limit:
-            slot = session.page.popleft()
-            if isinstance(slot, Damaged):
-                size += self._tell_damaged(group, cursor, slot, frames, now)
+            if isinstance(session.page[0], Damaged):
+                size += self._tell_damaged(group, cursor, session.page.popleft().offset, frames, now)
             else:
-                size += self._pass(group, cursor, slot, frames, now)
+                size += self._pass(group, cursor, _readable(session.page), frames, limit - size, now)
         if size < limit and self._tail.first <= cursor.ledger < self._tail.next:
-            for entry in self._tail.since(cursor.ledger):
-                size += self._pass(group, cursor, entry, frames, now)
-                if size >= limit:
-                    break
+            size += self._pass(group, cursor, self._tail.since(cursor.ledger), frames, limit - size, now)
         return size + self._claim_if_due(group, cursor, frames, now)
 
-    def _pass(self, group: Group, cursor: Cursor, entry: Entry, frames: list[bytes], now: float) -> int:
-        """Send an entry if the group wants it, and move the cursor behind it."""
-        cursor.ledger = entry.offset + 1
+    def _pass(
+        self,
+        group: Group,
+        cursor: Cursor,
+        entries: Iterator[Entry],
+        frames: list[bytes],
+        limit: int,
+        now: float,
+    ) -> int:
+        """Send what the group wants of these, about `limit` bytes, and move the cursor behind each."""
         size = 0
-        if group.wants(entry.stream):
-            cursor.heads[entry.stream] = entry.offset
-            frames.append(entry.frame(group.wire))
-            size = len(frames[-1])
-        if entry.offset - cursor.claimed >= positions.CLAIM_OFFSETS:
-            size += self.claim(group, cursor, frames, now)
+        # Of many groups each comes here for each message: what does not change is looked up once.
+        wire, wants, heads = group.wire, group.wants, cursor.heads
+        claim_at = cursor.claimed + positions.CLAIM_OFFSETS
+        for entry in entries:
+            offset, stream = entry.offset, entry.stream
+            cursor.ledger = offset + 1
+            if wants(stream):
+                heads[stream] = offset
+                prepared = entry.frame(wire)
+                frames.append(prepared)
+                size += len(prepared)
+            if offset >= claim_at:
+                size += self.claim(group, cursor, frames, now)
+                heads, claim_at = cursor.heads, cursor.claimed + positions.CLAIM_OFFSETS
+            if size >= limit:
+                break
         return size
 
     def _claim_if_due(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
@@ -90,16 +106,16 @@ class LedgerLane:
             session.tell(position)
 
     def _tell_damaged(
-        self, group: Group, cursor: Cursor, slot: Damaged, frames: list[bytes], now: float
+        self, group: Group, cursor: Cursor, offset: int, frames: list[bytes], now: float
     ) -> int:
         """A slot that the log cannot read: lost to the session, and nothing else is."""
         self._counters["gaps"] += 1
         size = self.claim(group, cursor, frames, now) if positions.has_claim(cursor) else 0
-        cursor.ledger = slot.offset + 1
-        cursor.claim_from(slot.offset)
+        cursor.ledger = offset + 1
+        cursor.claim_from(offset)
         if group.wire is Wire.FREQTRADE:
             return 0
-        gap = notices.gap(self._tail.epoch, slot.offset - 1, slot.offset, reason="damaged")
+        gap = notices.gap(self._tail.epoch, offset - 1, offset, reason="damaged")
         frames.append(frame_of(group.wire, gap))
         return size + len(frames[-1])
 
@@ -144,3 +160,13 @@ class LedgerLane:
         cursor.ledger = floor + 1
         cursor.claim_from(floor)
         return True
+
+
+def _readable(page: deque[Entry | Damaged]) -> Iterator[Entry]:
+    """Takes the entries of a page from it, up to the first slot that is damaged."""
+    while page:
+        slot = page[0]
+        if isinstance(slot, Damaged):
+            return
+        page.popleft()
+        yield slot

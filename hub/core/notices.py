@@ -7,6 +7,7 @@ from typing import Any
 from hub.core.session import Session
 from hub.frames.columns import Schema
 from hub.protocol.calls import FEATURE, BotRequest
+from hub.protocol.subscription import LINEAGE
 
 __all__ = [
     "call",
@@ -52,7 +53,7 @@ def welcome(
             "principal": {"name": session.principal.name, "scopes": session.principal.scopes},
             "expires_ms": session.principal.expires_ms,
             "heartbeat_ms": heartbeat_ms,
-            "features": [FEATURE],
+            "features": [FEATURE, LINEAGE],
             "limits": limits,
         },
     }

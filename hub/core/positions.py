@@ -29,15 +29,25 @@ Invariants
 A replay is a run of its own over the log: it ends with a position before the first shared frame, also where the claims would
 allow to join without, so that a log which knows no exact `prev` may claim its own run's beginning for live messages.
 
+After a cut
+===========
+A log that lost what it had told begins a new epoch, and remembers the earlier ones (`Ended`): up to where their numbers mean the
+same messages, and how far they were told. A client that named the feature `lineage` and comes back with one of them goes on from
+there: `same` is the lowest `upto` between its epoch and this one. What it cannot have any more is named by epoch in `cut`. Of its own
+epoch that is all above `same` that was told and that it has not got; of each later one that ended, what that brought above the end
+of the one before and did not keep.
+
 Source: wire-v2 §4 and §5 (H4'), checked there by an exhaustive model and here by tests/core/test_ledger_model.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hub.core import notices
+from hub.core.ledger import Ended
 from hub.core.session import Cursor
 from hub.protocol.subscription import Resume
 
@@ -60,13 +70,17 @@ CLAIM_OFFSETS = 1000
 class Start:
     """Where a subscription begins: all with a greater offset follows. `recovered` is None where nothing was to be resumed.
 
-    False says why in `reason`; `lost` are the offsets (first, last) of which retention left none.
+    True: nothing was missed. False says why in `reason`; `lost` are the offsets (first, last) of which retention left none. To
+    a client of an earlier epoch: offsets up to `same` are the same messages in its epoch and in this one; `cut` are those that went
+    with the end of an epoch, as (epoch, first, last), where `last` is None if nobody knows how far it had come.
     """
 
     offset: int
     recovered: bool | None = None
     reason: str | None = None
     lost: tuple[int, int] | None = None
+    same: int | None = None
+    cut: tuple[tuple[str, int, int | None], ...] = ()
 
     def as_data(self, epoch: str) -> dict[str, Any]:
         """Its part of the reply to subscribe."""
@@ -75,16 +89,31 @@ class Start:
             data["reason"] = self.reason
         if self.lost is not None:
             data["lost"] = list(self.lost)
+        if self.same is not None:
+            data["same"] = self.same
+        if self.cut:
+            data["cut"] = [list(part) for part in self.cut]
         return data
 
 
-def start(epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool) -> Start:
-    """Where a subscription begins on a ledger that holds (floor, head]."""
+def start(
+    epoch: str,
+    floor: int,
+    head: int,
+    resume: Resume | None,
+    *,
+    earliest: bool,
+    lineage: Sequence[Ended] = (),
+) -> Start:
+    """Where a subscription begins on a ledger that holds (floor, head]. `lineage` is for a client that understands it."""
     fresh = floor if earliest else head
     if resume is None:
         return Start(fresh)
     if resume.epoch != epoch:
-        return Start(fresh, False, "epoch")
+        at = next((i for i, ended in enumerate(lineage) if ended.epoch == resume.epoch), None)
+        if at is None:
+            return Start(fresh, False, "epoch")
+        return _after_cuts(floor, resume.offset, lineage[at:])
     if resume.offset > head:
         return Start(fresh, False, "future")
     if resume.offset < floor:
@@ -92,10 +121,25 @@ def start(epoch: str, floor: int, head: int, resume: Resume | None, *, earliest:
     return Start(resume.offset, True)
 
 
+def _after_cuts(floor: int, offset: int, ended: Sequence[Ended]) -> Start:
+    """Where a client goes on that was at `offset` of the first of these epochs, of which the last was followed by today's."""
+    cut: list[tuple[str, int, int | None]] = []
+    had = offset
+    for i, one in enumerate(ended):
+        had = max(had, min(later.upto for later in ended[i:]))
+        if one.told is None or one.told > had:
+            cut.append((one.epoch, had + 1, one.told))
+        # What the next epoch has of its own begins there.
+        had = one.upto
+    same = min(one.upto for one in ended)
+    offset = min(offset, same)
+    lost = (offset + 1, floor) if offset < floor else None
+    reason = "cut" if cut else "retention" if lost else None
+    return Start(max(offset, floor), reason is None, reason, lost, same, tuple(cut))
+
+
 def claim_due(cursor: Cursor, now: float) -> bool:
-    """Whether a position is to follow what this cursor has passed."""
-    if cursor.ledger - cursor.claimed > CLAIM_OFFSETS:
-        return True
+    """Whether a position is to follow, by now, what this cursor has sent. (The lane counts the offsets as it passes them.)"""
     return bool(cursor.heads) and now - cursor.claimed_at >= CLAIM_S
 
 

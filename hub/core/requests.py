@@ -18,7 +18,15 @@ from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import BadFilter, Forbidden, NotAMessage, RequestError, UnknownRequest
 from hub.protocol.messages import TOPICS, FrameKey
-from hub.protocol.subscription import HUB_TOPICS, Item, Subscription, names_of, parse_resume, parse_want
+from hub.protocol.subscription import (
+    HUB_TOPICS,
+    LINEAGE,
+    Item,
+    Subscription,
+    names_of,
+    parse_resume,
+    parse_want,
+)
 
 __all__ = ["request_id", "respond"]
 
@@ -95,7 +103,12 @@ def _hello(
         or not MIN_MESSAGE_BYTES <= size <= MAX_MESSAGE_BYTES
     ):
         raise RequestError(f"hello.max_message: expected {MIN_MESSAGE_BYTES} to {MAX_MESSAGE_BYTES} bytes")
+    features = data.get("features", [])
+    if not isinstance(features, list):
+        raise RequestError("hello.features: expected a list of names")
     session.max_message = size
+    # Of what a client names, only what this hub knows: any number of names must not stay.
+    session.features = frozenset(name for name in features if name == LINEAGE)
     client = data.get("client")
     if isinstance(client, str):
         # A later hello replaces the name of an earlier one: it must not grow.

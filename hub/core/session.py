@@ -161,7 +161,7 @@ class Session:
     """One authenticated connection's state in core. `cursor` is None while it is hot (or has no subscription).
 
     `attached` tells that it has attached as a bot, so that its results may be large. `untold` are keys that it holds from before
-    this connection, so that it has not heard their schema here yet.
+    this connection, so that it has not heard their schema here yet. `features` are those that the client named in hello.
     """
 
     __slots__ = (
@@ -173,6 +173,7 @@ class Session:
         "control_bytes",
         "cursor",
         "expiring_told",
+        "features",
         "group",
         "id",
         "lagging_told",
@@ -198,6 +199,7 @@ class Session:
         self.wire = wire
         self.client = client
         self.max_message = 1 << 20
+        self.features: frozenset[str] = frozenset()
         self.group: Group | None = None
         self.cursor: Cursor | None = None
         self.control: deque[bytes] = deque()

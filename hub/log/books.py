@@ -1,8 +1,11 @@
 """The books: what the log knows beside its records, in memory and in the database, changed in one transaction with them.
 
-They are the epoch, floor, head, bytes, the last offset of each stream, and how far retention went for each publisher. `meta` is
-one row with a checksum over itself; its column `books` is a sum over the rows of `streams` and `publishers`, so that a row which
-was changed or is missing shows when the database is opened.
+They are the epoch, floor, head, bytes, the last offset of each stream, how far retention went for each publisher, and the epochs
+before this one. `meta` is one row with a checksum over itself; its column `books` is a sum over the rows of `streams`, `publishers`
+and `lineage`, so that a row which was changed or is missing shows when the database is opened.
+
+A row of `lineage` is written once and never changed: it says of an epoch how it ended, and which one followed. What later cuts make
+of it follows from the rows behind it. So no old version of a row can say too much, and a chain with a row missing ends there.
 
 To write them with every commit would more than double its pages. They are written with every transaction of retention, since
 nothing else knows the floor, and else once in 256 records: who reads them adds the records behind `meta.head`. Such a record
@@ -13,18 +16,23 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hub.core.ledger import Ended
 from hub.log import records
 from hub.log.database import VERSION, Malformed
 
 __all__ = [
+    "EPOCHS",
     "Books",
     "Draft",
     "Meta",
+    "is_ended",
     "is_meta",
+    "is_publisher",
+    "lineage_of",
     "meta_row",
     "publisher_row",
     "read_books",
@@ -32,6 +40,8 @@ __all__ = [
     "write_books",
 ]
 
+EPOCHS = 16
+"""How many earlier epochs are remembered, the newest."""
 Stream = tuple[str, str]
 MAGIC = f"tradewire ledger {VERSION}"
 _FAMILY = b"tradewire ledger "
@@ -62,10 +72,17 @@ class Books:
     meta: Meta
     streams: dict[Stream, int] = field(default_factory=dict)
     expired: dict[str, int] = field(default_factory=dict)
+    lineage: tuple[Ended, ...] = ()
     written: int = 0
     """The head that the row of `meta` says."""
     unwritten: dict[Stream, int | None] = field(default_factory=dict)
     """What the table says of the streams that have changed since."""
+
+    def end(self, epoch: str, told: int | None) -> None:
+        """Begin another epoch here, and remember this one. `told` is the highest offset that was told in it."""
+        ended = Ended(self.meta.epoch, self.meta.head, told)
+        self.lineage = (*self.lineage, ended)[-EPOCHS:]
+        self.meta = replace(self.meta, epoch=epoch)
 
     def is_due(self, count: int) -> bool:
         """Whether a transaction with `count` more records has to write them."""
@@ -78,6 +95,8 @@ class Books:
             total ^= _number_of("s", bot, topic, last)
         for publisher, ts in self.expired.items():
             total ^= _number_of("p", publisher, "", ts)
+        for row in _lineage_rows(self):
+            total ^= _number_of("l", *row[1:5])
         return total
 
 
@@ -205,6 +224,38 @@ def is_publisher(row: Sequence[Any]) -> tuple[str, int] | None:
     return (publisher, row[1]) if _checksum("publisher", publisher, row[1]) == row[2] else None
 
 
+def is_ended(row: Sequence[Any]) -> tuple[str, Ended] | None:
+    """(the epoch that followed, the one that ended) of the columns of `lineage` behind its number; None when they are not what was
+    written."""
+    if len(row) != 5 or not all(type(v) is bytes for v in row[:2]) or type(row[2]) is not int:
+        return None
+    epoch, successor = (v.decode(errors="replace") for v in row[:2])
+    if (
+        not (row[3] is None or type(row[3]) is int)
+        or _checksum("ended", epoch, successor, *row[2:4]) != row[4]
+    ):
+        return None
+    return successor, Ended(epoch, row[2], row[3])
+
+
+def lineage_of(epoch: str, ended: Mapping[str, Ended]) -> tuple[Ended, ...]:
+    """The epochs before `epoch`, oldest first, as far as the chain goes. `ended`: each by the one that followed it."""
+    chain: list[Ended] = []
+    while epoch in ended and len(chain) < EPOCHS:
+        chain.append(ended[epoch])
+        epoch = chain[-1].epoch
+    return tuple(reversed(chain))
+
+
+def _lineage_rows(books: Books) -> list[tuple[Any, ...]]:
+    successors = [*(ended.epoch for ended in books.lineage[1:]), books.meta.epoch]
+    rows = []
+    for number, (ended, successor) in enumerate(zip(books.lineage, successors, strict=False), 1):
+        row = (ended.epoch, successor, ended.upto, ended.told)
+        rows.append((number, *row, _checksum("ended", *row)))
+    return rows
+
+
 def read_meta(connection: sqlite3.Connection) -> Meta:
     """The row of `meta`.
 
@@ -239,8 +290,9 @@ def read_books(connection: sqlite3.Connection) -> Books:
         if known is None:
             raise Malformed("a row of publishers does not fit its checksum")
         books.expired[known[0]] = known[1]
+    books.lineage = _read_lineage(connection, books.meta.epoch)
     if books.sum() != books.meta.books:
-        raise Malformed("streams and publishers do not fit their checksum")
+        raise Malformed("streams, publishers and lineage do not fit their checksum")
     if not 0 <= books.meta.floor <= books.meta.head:
         raise Malformed("its floor lies beyond its head")
     books.written = books.meta.head
@@ -272,15 +324,27 @@ def _add_unwritten(connection: sqlite3.Connection, books: Books) -> None:
     books.meta = Meta(meta.epoch, meta.floor, head, size, least, meta.books)
 
 
+def _read_lineage(connection: sqlite3.Connection, epoch: str) -> tuple[Ended, ...]:
+    ended: dict[str, Ended] = {}
+    for row in connection.execute("SELECT epoch, successor, upto, told, checksum FROM lineage"):
+        known = is_ended(row)
+        if known is None:
+            raise Malformed("a row of lineage does not fit its checksum")
+        ended[known[0]] = known[1]
+    return lineage_of(epoch, ended)
+
+
 def write_books(connection: sqlite3.Connection, books: Books) -> None:
     """Write all of the books, into a new database or in place of what is there."""
     connection.execute("DELETE FROM streams")
     connection.execute("DELETE FROM publishers")
+    connection.execute("DELETE FROM lineage")
     rows = ((bot, topic, last) for (bot, topic), last in books.streams.items())
     connection.executemany("INSERT INTO streams VALUES (?, ?, ?)", rows)
     connection.executemany(
         "INSERT INTO publishers VALUES (?, ?, ?)", (publisher_row(*known) for known in books.expired.items())
     )
+    connection.executemany("INSERT INTO lineage VALUES (?, ?, ?, ?, ?, ?)", _lineage_rows(books))
     meta = books.meta
     books.meta = Meta(meta.epoch, meta.floor, meta.head, meta.bytes, meta.least_prev, books.sum())
     books.written = meta.head

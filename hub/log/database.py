@@ -52,6 +52,14 @@ CREATE TABLE records (
 CREATE INDEX records_by_stream ON records (bot, topic);
 CREATE TABLE streams (bot TEXT NOT NULL, topic TEXT NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (bot, topic));
 CREATE TABLE publishers (publisher TEXT PRIMARY KEY, expired_ts INTEGER NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE lineage (
+    number INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL,
+    successor TEXT NOT NULL,
+    upto INTEGER NOT NULL,
+    told INTEGER,
+    checksum BLOB NOT NULL
+);
 CREATE TABLE quarantine (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY,

@@ -9,7 +9,8 @@ leave an older mark, never one that is ahead of what was told. A write cannot be
 a power cut that tears a sector there are two places, written in turn: the higher one that fits its checksum counts.
 
 The file's identity is its inode, and the inode's generation where the file system has one (a number that is new each time an
-inode is used again). The device's number is left out: it may change with a reboot.
+inode is used again). The device's number is left out: it may change with a reboot. The mark has one, too: a mark that was copied, or
+came back with a backup, does not know how far the ledger had come in the end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 __all__ = ["Identity", "Mark", "MarkFile", "identity_of"]
 
 _MAGIC = b"twmark1\0"
-_PLACE = struct.Struct("<8sQQQQ24s")
+_PLACE = struct.Struct("<8sQQQQQQ24s")
 _CHECKSUM_BYTES = 16
 _PLACE_BYTES = 512
 _GET_GENERATION = 0x80087601
@@ -49,21 +50,29 @@ def identity_of(path: Path) -> Identity:
     """The identity of a file that no connection of this process has open: a close would drop its locks."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        generation = bytearray(8)
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(descriptor, _GET_GENERATION, generation)
-        return Identity(os.fstat(descriptor).st_ino, int.from_bytes(generation[:4], "little"))
+        return _identity(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _identity(descriptor: int) -> Identity:
+    generation = bytearray(8)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, _GET_GENERATION, generation)
+    return Identity(os.fstat(descriptor).st_ino, int.from_bytes(generation[:4], "little"))
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The highest offset that was told in `epoch`, and the file that held it."""
+    """The highest offset that was told in `epoch`, and the file that held it.
+
+    `in_place`: it is still in the file that it was written to, so nobody can have been told more in that epoch since.
+    """
 
     epoch: str
     offset: int
     identity: Identity
+    in_place: bool = True
 
 
 class MarkFile:
@@ -72,6 +81,7 @@ class MarkFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._home = Identity(0)
         self._number = 0
         self._unsynced = False
 
@@ -93,6 +103,7 @@ class MarkFile:
         """
         loaded = _load(self.path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._home = _identity(self._descriptor)
         if loaded is None:
             return None
         self._number = loaded[0]
@@ -106,10 +117,8 @@ class MarkFile:
         """
         assert self._descriptor is not None
         self._number += 1
-        identity = mark.identity
-        place = _PLACE.pack(
-            _MAGIC, self._number, mark.offset, identity.inode, identity.generation, mark.epoch.encode()
-        )
+        numbers = (mark.identity.inode, mark.identity.generation, self._home.inode, self._home.generation)
+        place = _PLACE.pack(_MAGIC, self._number, mark.offset, *numbers, mark.epoch.encode())
         place += hashlib.blake2b(place, digest_size=_CHECKSUM_BYTES).digest()
         written = os.pwrite(self._descriptor, place, self._number % 2 * _PLACE_BYTES)
         if written != len(place):
@@ -139,19 +148,21 @@ class MarkFile:
 def _load(path: Path) -> tuple[int, Mark] | None:
     try:
         data = path.read_bytes()[: 2 * _PLACE_BYTES]
+        home = identity_of(path)
     except FileNotFoundError:
         return None
-    places = [_parse(data[at : at + _PLACE.size + _CHECKSUM_BYTES]) for at in (0, _PLACE_BYTES)]
+    places = [_parse(data[at : at + _PLACE.size + _CHECKSUM_BYTES], home) for at in (0, _PLACE_BYTES)]
     return max((place for place in places if place is not None), key=lambda place: place[0], default=None)
 
 
-def _parse(place: bytes) -> tuple[int, Mark] | None:
+def _parse(place: bytes, home: Identity) -> tuple[int, Mark] | None:
     if len(place) != _PLACE.size + _CHECKSUM_BYTES:
         return None
     body, checksum = place[: _PLACE.size], place[_PLACE.size :]
     if hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest() != checksum:
         return None
-    magic, number, offset, inode, generation, epoch = _PLACE.unpack(body)
+    magic, number, offset, inode, generation, *written, epoch = _PLACE.unpack(body)
     if magic != _MAGIC:
         return None
-    return number, Mark(epoch.rstrip(b"\0").decode(), offset, Identity(inode, generation))
+    in_place = Identity(*written).is_of(home)
+    return number, Mark(epoch.rstrip(b"\0").decode(), offset, Identity(inode, generation), in_place)

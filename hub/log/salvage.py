@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hub.core.ledger import Ended
 from hub.log import books, database, pages, records
 from hub.log.books import Books, Meta
 from hub.log.files import Directory, sync_directory
@@ -45,6 +46,7 @@ class Salvaged:
 class _Found:
     meta: Meta | None = None
     expired: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
     twins: list[tuple[Any, ...]] = field(default_factory=list)
     """Records whose id another one has: of one that retention removed, or stored twice for a damaged index."""
 
@@ -91,6 +93,10 @@ def _copy(connection: sqlite3.Connection, path: Path, wals: list[Path]) -> _Foun
                     connection.execute("BEGIN")
         elif len(columns) == 9 and rowid == 1:
             _better_meta(found, books.is_meta(columns[1:]))
+        elif len(columns) == 6:
+            ended = books.is_ended(columns[1:])
+            if ended is not None:
+                found.ended[ended[0]] = ended[1]
         elif len(columns) == 3:
             known = books.is_publisher(columns)
             if known is not None:
@@ -133,8 +139,9 @@ def _complete(connection: sqlite3.Connection, found: _Found, fallback_epoch: str
     streams, expired, size, count = _read_good(connection, floor)
     streams = {stream: max(last, ranges[-1][1] if ranges else 0) for stream, last in streams.items()}
     expired |= found.expired
+    lineage = books.lineage_of(meta.epoch, found.ended)
     made = Meta(meta.epoch, floor, head, size, least)
-    books.write_books(connection, Books(made, streams, expired if floor else {}))
+    books.write_books(connection, Books(made, streams, expired if floor else {}, lineage))
     connection.execute("COMMIT")
     return Salvaged(Path(), made, count, lost)
 

@@ -91,7 +91,7 @@ class SqliteLog:
         self._threads = concurrent.futures.ThreadPoolExecutor(READERS, "tradewire-ledger-read")
         books = self._writer.books
         meta = books.meta
-        return LogState(meta.epoch, meta.floor, meta.head, dict(books.streams))
+        return LogState(meta.epoch, meta.floor, meta.head, dict(books.streams), books.lineage)
 
     def _locked(self) -> Lock:
         self.directory.make()

@@ -32,6 +32,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Appended
@@ -103,6 +104,7 @@ class Writer:
         # Asked after every commit, where a Path costs ten times its stat.
         self._wal = os.fspath(directory.wal)
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
+        self._wal_inode = _inode(directory.wal)
 
     @property
     def books(self) -> Books:
@@ -255,6 +257,12 @@ class Writer:
         if self.directory.database.stat().st_ino != self._opened.identity.inode:
             self._cut = True
             raise OSError("another file has the name of its database; start the hub again")
+        if _inode(self.directory.wal) != self._wal_inode:
+            assert self._connection is not None
+            logger.warning("the WAL of the ledger %s was removed while it is open", self.directory.database)
+            # Readers no longer find what it holds, nor would the next start; by its descriptor it can still be copied.
+            database.checkpoint(self._connection, truncate=True)
+            self._recover(self._monotonic_ms())
 
     def wal_bytes(self) -> int:
         """The size of the WAL."""
@@ -347,6 +355,7 @@ class Writer:
         self._malformed = False
         self.failure = None
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
+        self._wal_inode = _inode(self.directory.wal)
 
     def close(self) -> None:
         """Copy the WAL into the database, bring the mark to the disk, release."""
@@ -379,6 +388,13 @@ def _repeated(append: Append, row: records.Row) -> Appended:
     if same or not records.is_record(row):
         return Appended(append, row[0], duplicate=True)
     return Appended(append, refused=IdConflict(f"mid {entry.mid!r} was used before for another body"))
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _slots(first: int, last: int) -> str:

@@ -28,6 +28,7 @@
     │       ├── NotDurable     not_durable (temporary)
     │       ├── Overloaded     overloaded (temporary)
     │       └── Draining       draining (temporary)
+    ├── LedgerUnreadable       the hub's: the ledger cannot be read now; answered over HTTP with 503
     └── HandshakeRefused       the client's: no websocket; answered over HTTP with `status`
 
 Whose fault it is shows in the type. `str(error)` is one line that names what was wrong and what was expected.
@@ -57,6 +58,7 @@ __all__ = [
     "HubError",
     "IdConflict",
     "IdExpired",
+    "LedgerUnreadable",
     "NotAMessage",
     "NotDurable",
     "OverlappingItems",
@@ -276,6 +278,10 @@ class Draining(PublishRefused):
 
     code = ErrorCode.DRAINING
     temporary = True
+
+
+class LedgerUnreadable(HubError):
+    """The log cannot be read now, whatever is asked of it; its own log line says why."""
 
 
 class HandshakeRefused(HubError):

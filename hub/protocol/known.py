@@ -20,14 +20,17 @@ class Known:
     """Of `epoch`, everything wanted up to `base` was acted on or declared lost, and of each stream in `last` up to its offset.
 
     A consumer resumes from (epoch, base) and drops what is not above `of` its stream: both must be stored with the effects.
+    `recent` are the messages that were acted on last, oldest first, by `Delivery.digest`, each with the epoch in which it came: one
+    of them that comes in another epoch is dropped, too. A store that does not keep them is without that after a restart.
 
     Raises:
-        ValueError: an offset is no integer in 0..2^53-1, or a name is no text.
+        ValueError: an offset is no integer in 0..2^53-1, or a name, a digest or an epoch is no text.
     """
 
     epoch: str
     base: int
     last: Mapping[Stream, int] = field(default_factory=dict)
+    recent: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.epoch, str) or not self.epoch:
@@ -38,6 +41,9 @@ class Known:
         for stream in self.last:
             if len(stream) != 2 or not all(isinstance(name, str) and name for name in stream):
                 raise ValueError(f"stream: expected a bot and a topic, got {stream!r:.80}")
+        for pair in self.recent.items():
+            if not all(isinstance(text, str) and text for text in pair):
+                raise ValueError(f"recent: expected a digest and an epoch, got {pair!r:.80}")
 
     @classmethod
     def at(cls, position: Position) -> Known:
@@ -48,6 +54,15 @@ class Known:
     def position(self) -> Position:
         """Where to resume."""
         return Position(self.epoch, self.base)
+
+    def moved(self, epoch: str, base: int, same: int) -> Known:
+        """What is known in `epoch`, of which the offsets up to `same` are the same messages, when `base` is known there.
+
+        Of a stream that was known beyond `same`, all up to there was acted on.
+        """
+        last = {stream: min(offset, same) for stream, offset in self.last.items()}
+        last = {stream: offset for stream, offset in last.items() if offset > base}
+        return Known(epoch, base, last, self.recent)
 
     def of(self, stream: Stream) -> int:
         """Up to where `stream` was acted on or declared lost."""

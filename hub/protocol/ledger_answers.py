@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["FillsPage", "LedgerFill", "MissedFill", "Reconciliation", "UnknownFill"]
+__all__ = ["FillsPage", "LedgerFill", "MissedFill", "OtherLedger", "Reconciliation", "UnknownFill"]
 
 
 class LedgerFill(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +34,15 @@ class FillsPage(msgspec.Struct, frozen=True, kw_only=True):
     fills: list[LedgerFill]
     damaged: list[int]
     after: int | None
+
+
+class OtherLedger(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer in place of a page when the cursor's epoch is not the ledger's: what the ledger is now."""
+
+    detail: str
+    epoch: str
+    floor: int
+    head: int
 
 
 class MissedFill(msgspec.Struct, frozen=True, kw_only=True):

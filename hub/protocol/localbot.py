@@ -23,6 +23,7 @@ __all__ = [
     "LocalBot",
     "Lost",
     "PositionStore",
+    "Repeated",
 ]
 
 
@@ -44,26 +45,40 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Messages are gone for good: the hub said so. `last` is None where the hub cannot tell how many."""
+    """Messages are gone for good: the hub said so. `last` is None where the hub cannot tell how many.
+
+    `epoch` is that of `first` and `last`, where a hub told them; after a cut it is one that ended.
+    """
 
     producer: str
     topics: tuple[str, ...]
     first: int | None
     last: int | None
     reason: str
+    epoch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advanced:
     """Everything of this subscription up to `position` came before this: the place to resume from, once that was acted on.
 
-    With `anew` what was known before is void: it was of another epoch, or of a ledger that is shorter now. A local bot is not
-    given these; the feed stores them.
+    With `anew` what was known before is void: it was of another epoch, or of a ledger that is shorter now; but where `same` is set
+    the offsets up to it mean the same messages in its epoch and in that of `position`, and what was known of them stays. A local
+    bot is not given these; the feed stores them.
     """
 
     producer: str
     position: Position
     anew: bool = False
+    same: Position | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """The ledger message of this delivery came before, in another epoch: its writer published it again to a hub that had lost it.
+
+    A local bot is not given these; the feed stores their positions.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,19 +100,22 @@ class Delivery:
     freqtrade's wire, which names no bot). `message` is the typed message: for analyzed_df an AnalyzedDf whose `df` is a
     hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the
     canonical payload as received (None for dataframes), with every field that `message` does not know. `position` is set on
-    ledger messages of a hub, and with it `base`: the offset to resume from (docs/wire-protocol.md, The ledger). `commit` says
-    that the effect is durable, of this and of all deliveries before it; returning from `handle` without an exception says so
+    ledger messages of a hub, and with it `base`: the offset to resume from (docs/wire-protocol.md, The ledger), `mid`: what their
+    writer calls them, and `digest`, of that and of the content: by it a PositionStore knows them again in another epoch. `commit`
+    says that the effect is durable, of this and of all deliveries before it; returning from `handle` without an exception says so
     too. A bot that saves the delivery to a PositionStore in the same transaction as its effect acts exactly once.
     """
 
     producer: str
     bot: str
     topic: str
-    message: Message | CandleComplete | Connected | Disconnected | Lost | Advanced
+    message: Message | CandleComplete | Connected | Disconnected | Lost | Advanced | Repeated
     ts_ms: int | None = None
     key: FrameKey | None = None
     position: Position | None = None
     base: int | None = None
+    mid: str | None = None
+    digest: str | None = field(default=None, repr=False)
     snapshot: bool = False
     payload: Any = field(default=None, repr=False, compare=False)
     commit: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)

@@ -27,10 +27,11 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class HelloData(msgspec.Struct, frozen=True, kw_only=True):
-    """The client's name, and the largest frame that it takes, in bytes."""
+    """The client's name, the largest frame that it takes, in bytes, and what it understands of what came later (`features`)."""
 
     client: str | None = None
     max_message: Annotated[int, msgspec.Meta(ge=512 * 1024, le=64 * 1024 * 1024)] = 1_048_576
+    features: list[str] = []
 
 
 class Hello(_Request, frozen=True, kw_only=True, tag="hello"):
@@ -226,7 +227,9 @@ class Result(_Request, frozen=True, kw_only=True, tag="result"):
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
     """All of the ledger with a greater offset follows. The lists say what of the request does not hold, or not yet.
 
-    `recovered` false has a `reason` ("retention", "epoch", "future"); `lost` are the first and last offset that retention took.
+    `recovered` false has a `reason` ("retention", "cut", "epoch", "future"); `lost` are the first and last offset that retention
+    took. After a cut: offsets up to `same` mean the same messages in the epoch that was resumed from; `cut` names what went, as
+    (epoch, first, last), where a `last` of null is not known.
     """
 
     epoch: str
@@ -234,6 +237,8 @@ class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
     recovered: bool | None
     reason: str | None = None
     lost: tuple[int, int] | None = None
+    same: int | None = None
+    cut: list[tuple[str, int, int | None]] = []
     unknown: list[str]
     missing: list[str]
     denied: list[str]

@@ -17,6 +17,7 @@ from hub.protocol.principal import EVERY_BOT
 
 __all__ = [
     "HUB_TOPICS",
+    "LINEAGE",
     "WHOLE",
     "Item",
     "Projection",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 HUB_TOPICS = frozenset({"hub.candle_complete"})
+LINEAGE = "lineage"
+"""How the welcome's and hello's `features` name that a resume may be of an earlier epoch."""
 """The hub's own broadcasts that a client may subscribe to."""
 
 MAX_NAMES = 10_000

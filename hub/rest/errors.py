@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from hub.auth.throttle import Throttled
 from hub.protocol import botapi
 from hub.protocol.botapi import BotError, BotUnavailable, NotFound
-from hub.protocol.errors import HubError, RequestError
+from hub.protocol.errors import HubError, LedgerUnreadable, RequestError
 from hub.rest import publish
 
 __all__ = ["answer_errors", "too_many_guesses"]
@@ -23,6 +23,7 @@ def answer_errors(app: FastAPI) -> None:
     for kind in (BotError, BotUnavailable, NotFound):
         app.add_exception_handler(kind, _bot_error)
     app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(LedgerUnreadable, _unreadable)
     app.add_exception_handler(Throttled, _throttled)
     app.add_exception_handler(RequestValidationError, _wrong_parameters)
 
@@ -48,6 +49,10 @@ async def _throttled(_request: Request, error: Exception) -> Response:
 async def _request_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     return publish.refusal(error)
+
+
+async def _unreadable(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
 
 
 async def _wrong_parameters(_request: Request, error: Exception) -> Response:

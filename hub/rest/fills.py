@@ -3,7 +3,8 @@
 A bot that one may not read is answered as one that does not exist: with nothing. A page has at most `limit` messages and about 1 MiB,
 and `after` leads to the next. A client that gives the `epoch` of its cursor back is told (409) when the ledger is another one.
 
-The search runs beside the loop (hub.core.ledger.Log.find). At most SEARCHES run at once, and each within SEARCH_S seconds: 503.
+The search runs beside the loop (hub.core.ledger.Log.find). At most SEARCHES run at once, and each within SEARCH_S seconds: else 503,
+as where the ledger cannot be read.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from pydantic import AfterValidator
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from hub.core import ledger
 from hub.core.entry import Entry
 from hub.core.ledger import Damaged, Found
-from hub.protocol.ledger_answers import FillsPage, LedgerFill
+from hub.protocol.ledger_answers import FillsPage, LedgerFill, OtherLedger
 from hub.protocol.messages import LEDGER_TOPICS
 from hub.protocol.principal import Principal
 from hub.rest.moments import Moment
-from hub.rest.schemas import UNAUTHORIZED, described
+from hub.rest.schemas import RETRY, UNAUTHORIZED, Detail, described
 
 __all__ = ["LedgerSource", "add_fills"]
 
@@ -47,7 +48,7 @@ class LedgerSource(Protocol):
         """The ledger's epoch."""
 
     async def find(self, query: ledger.Query) -> Found:
-        """Search the ledger."""
+        """Search the ledger. Raises LedgerUnreadable."""
 
 
 def _topic(name: str) -> str:
@@ -75,10 +76,11 @@ def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], s
         responses={
             200: described("Successful Response", FillsPage),
             401: UNAUTHORIZED,
-            409: {
-                "description": "The ledger is another one than that of `epoch`; the body has its epoch, floor and head."
-            },
-            503: {"description": "Too many searches, or this one took too long."},
+            409: described("The ledger is another one than that of `epoch`.", OtherLedger),
+            503: described(
+                "Too many searches, this one took too long, or the ledger cannot be read now.", Detail
+            )
+            | {"headers": RETRY},
         },
         openapi_extra=_SECURITY,
         response_model=None,
@@ -134,7 +136,8 @@ def _topics(named: Sequence[str] | None) -> frozenset[str] | None:
 
 def _other_epoch(asked: str, epoch: str, found: Found) -> Response:
     detail = f"the ledger's epoch is {epoch}, not {asked!r}: begin again without after and epoch"
-    return JSONResponse({"detail": detail, "epoch": epoch, "floor": found.floor, "head": found.head}, 409)
+    other = OtherLedger(detail=detail, epoch=epoch, floor=found.floor, head=found.head)
+    return Response(msgspec.json.encode(other), 409, media_type="application/json")
 
 
 def _page(epoch: str, found: Found) -> FillsPage:

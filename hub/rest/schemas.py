@@ -11,9 +11,9 @@ import msgspec
 
 from hub.bots.registry import BotListing
 from hub.protocol.botapi import OPERATIONS
-from hub.protocol.ledger_answers import FillsPage, Reconciliation
+from hub.protocol.ledger_answers import FillsPage, OtherLedger, Reconciliation
 
-__all__ = ["UNAUTHORIZED", "Detail", "QueryError", "components", "described", "responses"]
+__all__ = ["RETRY", "UNAUTHORIZED", "Detail", "QueryError", "components", "described", "responses"]
 
 _REF = "#/components/schemas/{name}"
 
@@ -41,7 +41,7 @@ def _plain(answer: Any) -> list[Any]:
 
 def _all_types() -> list[Any]:
     answers = [plain for operation in OPERATIONS.values() for plain in _plain(operation.answer)]
-    return [*answers, list[BotListing], FillsPage, Reconciliation, Detail, QueryError]
+    return [*answers, list[BotListing], FillsPage, OtherLedger, Reconciliation, Detail, QueryError]
 
 
 def components() -> dict[str, Any]:
@@ -63,12 +63,12 @@ def described(description: str, answer: Any) -> dict[str, Any]:
 UNAUTHORIZED = described("The credential is missing, wrong or ended.", Detail)
 """The response of every route that wants a credential."""
 
-_RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds, where waiting helps."}}
+RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds, where waiting helps."}}
 _OF_ALL: dict[int | str, dict[str, Any]] = {
     401: UNAUTHORIZED,
     404: described("There is no such bot, trade or strategy.", Detail),
     502: described("The bot cannot do this, or is out of reach.", QueryError | Detail),
-    503: described("The bot is busy, or in another run mode.", Detail) | {"headers": _RETRY},
+    503: described("The bot is busy, or in another run mode.", Detail) | {"headers": RETRY},
 }
 _OF_BODIES: dict[int | str, dict[str, Any]] = {
     400: described("The body is nested too deeply.", Detail),

@@ -14,7 +14,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from hub.asgi import prepared
 from hub.asgi.outlet import CLOSE_TIMEOUT_S, EXTENSION, HIGH_WATER_BYTES
-from hub.asgi.prepared import FRAGMENTS_PER_MESSAGE, check_uvicorn
+from hub.asgi.prepared import ABSENT_GRACE_S, FRAGMENTS_PER_MESSAGE, check_uvicorn
 from hub.protocol.codec import close_frame, frame
 from hub.protocol.errors import ConfigError
 
@@ -490,7 +490,7 @@ async def test_silence_is_pinged_and_then_closed() -> None:
     assert app.listener.calls == ["lost"]
     await peer.loop.settle()
     assert app.events[-1]["code"] == 4512
-    peer.loop.advance(CLOSE_TIMEOUT_S)
+    peer.loop.advance(ABSENT_GRACE_S)
     assert peer.transport.aborted
     await peer.lose()
 

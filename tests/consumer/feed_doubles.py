@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 
+from consumer.recent import fingerprint
 from hub.protocol.envelope import Position
-from hub.protocol.localbot import Advanced, BotContext, Delivery, Lost, PositionStore
+from hub.protocol.localbot import Advanced, BotContext, Delivery, Lost, PositionStore, Repeated
 from hub.protocol.messages import GenericMessage, Status
 
 
@@ -56,19 +57,37 @@ def fill(
     bot: str = "alpha",
     topic: str = "entry_fill",
     base: int | None = None,
+    mid: str | None = None,
+    repeated: bool = False,
 ) -> Delivery:
     return Delivery(
         producer=producer,
         bot=bot,
         topic=topic,
-        message=GenericMessage(name=topic, data={}),
+        message=Repeated() if repeated else GenericMessage(name=topic, data={}),
         position=Position(epoch, offset),
         base=base,
+        mid=mid,
+        digest=digest(mid) if mid is not None else None,
     )
 
 
-def advanced(offset: int, *, epoch: str = "e1", producer: str = "hub", anew: bool = False) -> Delivery:
-    message = Advanced(producer=producer, position=Position(epoch, offset), anew=anew)
+def digest(mid: str) -> str:
+    """What an entry_fill of alpha is remembered by."""
+    known = fingerprint("alpha", "entry_fill", mid, {})
+    assert known is not None
+    return known
+
+
+def advanced(
+    offset: int,
+    *,
+    epoch: str = "e1",
+    producer: str = "hub",
+    anew: bool = False,
+    same: Position | None = None,
+) -> Delivery:
+    message = Advanced(producer=producer, position=Position(epoch, offset), anew=anew, same=same)
     return Delivery(producer=producer, bot=producer, topic="advanced", message=message)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feed_doubles import advanced, event, fill, lost
+from feed_doubles import advanced, digest, event, fill, lost
 
 from consumer.bookmarks import EVERY_S, Bookmarks, read_file
 from consumer.errors import BotFailed, ConfigError, StoreFailed
+from hub.protocol.envelope import Position
 from hub.protocol.known import Known
 from hub.protocol.localbot import Delivery
 
@@ -149,6 +150,7 @@ def test_what_was_handed_over_is_not_stored_before_it_is_committed(marks: Bookma
         '{"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": [["a", 3, 5]]}}}',
         '{"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": [["a", "b", true]]}}}',
         "\xff",
+        pytest.param("[" * 100_000, id="nested"),
     ],
 )
 def test_a_damaged_file_is_told(text: str, path: Path) -> None:
@@ -186,8 +188,26 @@ def test_the_file_is_whole_or_not_there_and_durable_before_the_next(
     assert steps == ["fsync", "replace", "fsync"]
     assert [file.name for file in path.parent.iterdir()] == ["positions.json"]
     last = [["alpha", "entry_fill", 2]]
-    stored = {"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": last}}}
+    stored = {"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": last, "recent": {}}}}
     assert json.loads(path.read_text()) == stored
+
+
+def test_what_was_acted_on_last_is_remembered_in_later_epochs(marks: Bookmarks, path: Path) -> None:
+    pass_through(marks, fill(8, base=5, mid="a"), fill(2, base=1, epoch="e2", mid="b"))
+    known = Known("e2", 1, {ALPHA: 2}, {digest("a"): "e1", digest("b"): "e2"})
+    assert read_file(path) == {"hub": known}
+    again = Bookmarks.of_file(path, read_file(path))
+    pass_through(again, fill(3, base=1, epoch="e2", mid="a", repeated=True), advanced(5, epoch="e2"))
+    again.close()
+    assert read_file(path) == {"hub": Known("e2", 5, {}, {digest("b"): "e2", digest("a"): "e2"})}
+
+
+def test_a_file_of_a_time_before_messages_were_remembered_is_read(path: Path) -> None:
+    last = [["alpha", "entry_fill", 2]]
+    path.write_text(
+        json.dumps({"version": 2, "positions": {"hub": {"epoch": "e1", "base": 1, "last": last}}})
+    )
+    assert read_file(path) == {"hub": Known("e1", 1, {ALPHA: 2})}
 
 
 def test_a_file_that_cannot_be_written_ends_the_run(marks: Bookmarks, path: Path) -> None:
@@ -259,6 +279,17 @@ def test_what_a_bot_forgets_to_save_is_saved_and_told_once(
     assert told.startswith("entry_fill of alpha was not saved with its effect")
 
 
+def test_a_repetition_is_stored_for_the_bot_that_was_not_given_it(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(hub=Known("e2", 4, {}, {digest("a"): "e1"}))
+    store.saves = False
+    marks = of_store(store, path, clock)
+    pass_through(marks, fill(6, base=4, epoch="e2", mid="a", repeated=True))
+    assert store.asked == [("hub", Known("e2", 4, {ALPHA: 6}, {digest("a"): "e2"}), False)]
+    assert caplog.messages == []
+
+
 def test_what_was_in_the_file_moves_into_the_store(path: Path, clock: Clock) -> None:
     path.write_text("{}")
     store = Store(hub=Known("e1", 9))
@@ -266,6 +297,16 @@ def test_what_was_in_the_file_moves_into_the_store(path: Path, clock: Clock) -> 
     assert marks.known == {"hub": Known("e1", 9), "away": Known("e2", 3)}
     assert store.asked == [("away", Known("e2", 3), False)]
     assert not path.exists()
+
+
+def test_the_file_keeps_up_with_a_bot_that_returns_a_position(path: Path, clock: Clock) -> None:
+    filed = {"hub": Known("e1", 2), "other": Known("e2", 3)}
+    marks = Bookmarks.of_position(Position("e1", 5), path, filed, ["hub", "other"], clock=clock)
+    assert marks.known == {"hub": Known("e1", 5), "other": Known("e2", 3)}
+    pass_through(marks, fill(6, base=5))
+    marks.close()
+    # So a bot that keeps no number any more, or returns a store, does not act again on what came since.
+    assert read_file(path) == {"hub": Known("e1", 5, {ALPHA: 6}), "other": Known("e2", 3)}
 
 
 @pytest.mark.parametrize("method", ["saved", "advance"])
@@ -284,3 +325,14 @@ def test_whatever_a_store_raises_is_one_line(
     monkeypatch.setattr(store, "load", lambda producer: 3)
     with pytest.raises(StoreFailed, match="expected a Known or None, got int"):
         of_store(store, path, clock)
+
+
+def test_what_is_the_same_in_the_next_epoch_moves_in_one_write(marks: Bookmarks, path: Path) -> None:
+    pass_through(marks, fill(43, base=40), fill(60, base=40, bot="beta"), idle=False)
+    moved = advanced(40, epoch="e2", anew=True, same=Position("e1", 50))
+    pass_through(marks, moved, idle=False)
+    assert read_file(path) == {"hub": Known("e2", 40, {ALPHA: 43, BETA: 50})}
+    pass_through(marks, advanced(45, epoch="e3", anew=True, same=Position("e2", 45)), idle=False)
+    assert read_file(path) == {"hub": Known("e3", 45)}
+    pass_through(marks, advanced(5, epoch="e5", anew=True, same=Position("e4", 50)), idle=False)
+    assert read_file(path) == {"hub": Known("e5", 5)}

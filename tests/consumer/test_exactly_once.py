@@ -54,6 +54,8 @@ class Ledger:
     cursor: int = 0
     run: int = 0
     told: int = 0
+    again: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """What was first published in an epoch before, by offset: the epoch and offset that it had there."""
 
     @property
     def epoch(self) -> str:
@@ -93,7 +95,19 @@ class Ledger:
             return None
         prev = max([self.run, *(o for o in range(self.run + 1, offset) if self.log[o - 1] == stream)])
         head = {"type": stream[1], "bot": stream[0], "epoch": self.epoch, "offset": offset, "prev": prev}
-        return head | {"mid": f"{self.epoch}/{offset}", "data": {"trade_id": offset, "pair": "BTC/USDT"}}
+        epoch, number = self.name(offset)
+        return head | {"mid": f"{epoch}/{number}", "data": {"trade_id": number, "pair": "BTC/USDT"}}
+
+    def name(self, offset: int) -> tuple[str, int]:
+        """What a message is called for ever: where it was at first."""
+        return self.again.get(offset, (self.epoch, offset))
+
+    def publish_again(self, before: Ledger) -> None:
+        """The writer of the last message of an epoch before had no answer."""
+        wanted = [offset for offset in range(1, before.head + 1) if before.log[offset - 1] in WANTED]
+        if wanted and before.name(wanted[-1]) not in self.again.values():
+            self.log.append(before.log[wanted[-1] - 1])
+            self.again[self.head] = before.name(wanted[-1])
 
     def position(self) -> dict[str, Any]:
         last = {s: o for o in range(self.told + 1, self.cursor + 1) if (s := self.log[o - 1]) in WANTED}
@@ -170,7 +184,9 @@ class Bot:
             return "INSERT INTO lost VALUES (:epoch, :first, :last)", row
         if delivery.position is None:
             return None
-        row = {"epoch": delivery.position.epoch, "number": delivery.payload["trade_id"]}
+        assert delivery.mid is not None
+        epoch, _, number = delivery.mid.partition("/")
+        row = {"epoch": epoch, "number": number}
         return "INSERT INTO acted VALUES (:epoch, :number)", row
 
     def act(self, statement: tuple[str, dict[str, Any]], delivery: Delivery) -> None:
@@ -299,6 +315,8 @@ class World:
             ledger.floor = ledger.head
         elif action in ("entry", "exit", "other"):
             ledger.log.append({"entry": ENTRY, "exit": EXIT, "other": OTHER}[action])
+        elif action == "again" and len(self.ledgers) > 1:
+            ledger.publish_again(self.ledgers[-2])
         elif action == "skip":
             ledger.log.append(ENTRY)
             ledger.skipped.add(ledger.head)
@@ -345,7 +363,7 @@ class World:
 
     def accounted(self, epoch: str, offset: int) -> bool:
         """Acted on, or told to be lost; a ledger that was given up is lost with all that was not acted on."""
-        if (epoch, offset) in self.acted():
+        if self.ledgers[int(epoch[1:]) - 1].name(offset) in self.acted():
             return True
         given_up = any(first is None for e, first, _ in self.lost() if e > epoch)
         ranges = [(first, last) for e, first, last in self.lost() if e == epoch and first is not None]
@@ -370,7 +388,10 @@ class World:
         acted = self.acted()
         if once:
             assert len(acted) == len(set(acted)), acted
-            assert acted == sorted(acted)
+            # What was published again stands where it came to stand then.
+            anew = {name for ledger in self.ledgers for name in ledger.again.values()}
+            first = [name for name in acted if name not in anew]
+            assert first == sorted(first)
         for ledger in self.ledgers:
             for offset in range(self.begun.get(ledger.epoch, ledger.head) + 1, ledger.head + 1):
                 if ledger.log[offset - 1] in WANTED:
@@ -410,10 +431,42 @@ def test_killed_at_each_step_once(kind: type[Bot], steps: int, tmp_path: Path) -
     assert fuse > 30
 
 
+@pytest.mark.parametrize(("kind", "steps"), [(PlainBot, 1), (MappedBot, 3), (ThreadBot, 5)])
+def test_killed_at_each_step_a_message_of_another_epoch_acts_once(
+    kind: type[Bot], steps: int, tmp_path: Path
+) -> None:
+    fuse, lived = 0, False
+    while not lived:
+        world = World(kind, tmp_path, early=fuse % 2 == 1)
+        world.run(["exit", "entry"])
+        world.away("epoch")
+        lived = world.run(["again", "exit", "position"], fuse)
+        world.check_stored()
+        assert world.run(["again", "exit"])
+        world.check_end()
+        assert world.acted()[:2] == [("e1", 1), ("e1", 2)]
+        fuse += steps
+    assert fuse > 20
+
+
+@pytest.mark.parametrize("kind", [PlainBot, MappedBot, ThreadBot, ForgetfulBot, Bot])
+def test_a_message_acts_once_in_any_number_of_epochs(kind: type[Bot], tmp_path: Path) -> None:
+    world = World(kind, tmp_path)
+    world.run(["exit", "entry"])
+    for _ in range(3):
+        world.away("epoch")
+        world.run([])
+        world.run(["again"])
+        world.run([])
+    assert world.acted() == [("e1", 1), ("e1", 2)]
+    world.run(["entry"])
+    assert world.acted()[2:] == [("e4", 2)]
+
+
 runs = st.lists(
     st.tuples(
         st.lists(st.sampled_from(["entry", "exit", "other", "retention", "epoch", "skip"]), max_size=4),
-        st.lists(st.sampled_from(["entry", "exit", "other", "position", "skip"]), max_size=6),
+        st.lists(st.sampled_from(["entry", "exit", "other", "position", "skip", "again"]), max_size=6),
         st.none() | st.integers(0, 80),
     ),
     min_size=1,

@@ -281,7 +281,7 @@ async def test_a_bot_that_keeps_its_position_decides(tmp_path: Path) -> None:
     await feed_with(bot, tmp_path, fill(5), fill(6), lambda: handled(bot, 1))
     assert FakeConsumer.positions == {"hub": Known("e1", 5)}
     assert [d.position for d in bot.seen] == [Position("e1", 6)]
-    assert not (tmp_path / "positions.json").exists()
+    assert stored(tmp_path) == {"hub": Known("e1", 6)}
 
 
 async def test_a_bots_position_belongs_to_the_producer_of_its_epoch(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ async def test_a_bots_position_belongs_to_the_producer_of_its_epoch(tmp_path: Pa
     script = [fill(1, producer="one"), fill(1, producer="two", epoch="e2"), lambda: handled(first, 2)]
     await feed_with(first, tmp_path, *script, settings=settings)
     await feed_with(Bot(start=Position("e2", 1)), tmp_path, settings=settings)
-    assert FakeConsumer.positions == {"two": Known("e2", 1)}
+    assert FakeConsumer.positions == {"one": Known("e1", 1), "two": Known("e2", 1)}
 
 
 async def test_a_repetition_is_one_of_its_stream(tmp_path: Path) -> None:

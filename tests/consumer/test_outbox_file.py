@@ -156,6 +156,38 @@ def test_a_removal_waits_for_the_next_commit(tmp_path: Path, monkeypatch: pytest
     assert left(path) == [3]
 
 
+def test_removals_that_cannot_be_committed_are_tried_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_file, "REMOVE_MANY", 2)
+    monkeypatch.setattr(outbox_file, "REMOVE_S", 60.0)
+    told, failed = Told(), threading.Event()
+    file, _ = opened(tmp_path / "o.sqlite", told)
+    for number in (1, 2):
+        file.insert(message(number))
+    told.wait(lambda: told.numbers == [1, 2])
+    change = file._change
+
+    def full(*_: object) -> None:
+        failed.set()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(file, "_change", full)
+    file.remove(1)
+    file.remove(2)
+    assert failed.wait(20)
+    while not file.statistics()["commits_failed"]:
+        pass
+    # Not until REMOVE_S later, or somebody needs a commit.
+    assert not file._batch.urgent
+    monkeypatch.setattr(file, "_change", change)
+    file.insert(message(3))
+    told.wait(lambda: told.numbers == [1, 2, 3])
+    assert file.statistics()["commits_failed"] == 1
+    file.close()
+    assert left(tmp_path / "o.sqlite") == [3]
+
+
 def test_removals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_file, "REMOVE_MANY", 2)
     path, told = tmp_path / "o.sqlite", Told()

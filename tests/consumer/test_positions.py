@@ -95,6 +95,45 @@ def test_answers_to_a_resume() -> None:
     assert future.base == 5
 
 
+def test_what_is_the_same_in_the_next_epoch_stays_known() -> None:
+    positions = Positions(Known(EPOCH, 40, {FILLS: 45, EXITS: 60}))
+    reply = {"recovered": False, "reason": "cut", "cut": [[EPOCH, 51, 62, "more"], ["e8", 51, None]]}
+    assert positions.moves("e9", 40, 50, reply) == [
+        Loss((), 51, 62, "cut", EPOCH),
+        Loss((), 51, None, "cut", "e8"),
+    ]
+    assert positions.resume == {"epoch": "e9", "offset": 40}
+    assert [positions.known(stream) for stream in (FILLS, EXITS, OTHER)] == [45, 50, 40]
+    assert positions.message("e9", FILLS, 45, 0)[0] is Verdict.DUPLICATE
+    assert positions.message("e9", EXITS, 50, 44)[0] is Verdict.DUPLICATE
+    assert positions.message("e9", OTHER, 41, 0)[0] is Verdict.ACT
+    assert positions.message("e9", EXITS, 51, 50) == (Verdict.ACT, None)
+
+
+def test_a_base_beyond_the_cut_turns_back() -> None:
+    positions = Positions(Known(EPOCH, 60, {FILLS: 65}))
+    assert positions.moves("e8", 50, 50, {"recovered": True}) == []
+    assert (positions.resume, positions.streams) == ({"epoch": "e8", "offset": 50}, 0)
+    assert positions.message("e8", FILLS, 51, 50) == (Verdict.ACT, None)
+
+
+def test_a_cut_and_retention_are_two_losses() -> None:
+    positions = Positions(Known(EPOCH, 40, {FILLS: 45}))
+    reply = {"recovered": False, "reason": "cut", "lost": [41, 55], "cut": [[EPOCH, 51, 62]]}
+    assert positions.moves("e8", 55, 50, reply) == [
+        Loss((), 51, 62, "cut", EPOCH),
+        Loss((), 41, 55, "retention"),
+    ]
+    assert (positions.resume, positions.streams) == ({"epoch": "e8", "offset": 55}, 0)
+
+
+@pytest.mark.parametrize("cut", [None, 7, [], [[1, 2, 3]], [["e7", "1", 2], "x"]])
+def test_a_cut_that_names_nothing_is_still_told(cut: object) -> None:
+    positions = Positions(Known(EPOCH, 40))
+    reply = {"recovered": False, "reason": "cut", "cut": cut}
+    assert positions.moves("e8", 40, 50, reply) == [Loss((), None, None, "cut")]
+
+
 def test_a_hub_that_does_not_resume() -> None:
     positions = subscribed()
     positions.message(EPOCH, FILLS, 45, 40)

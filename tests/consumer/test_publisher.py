@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from consumer_doubles import KEY, FakeConnection, FakeDial, numbers, rows, run_virtual, until, welcome
 
 from consumer.errors import ConfigError, ConnectionFailed, HubRefused, NotStored, PublishError, Unauthorized
+from consumer.outbox_file import OutboxFile
 from consumer.publisher import Ack, Publication, Publisher
 from hub.frames import v2
 from hub.frames.columns import Schema
@@ -672,6 +674,39 @@ async def test_a_message_that_the_disk_does_not_take_is_not_sent(
         assert len(await p.publish_many(fills(2))) == 2
         assert (p.statistics()["not_stored"], p.statistics()["commits_failed"]) == (3, 2)
     assert hub.mids() == ["before", "m0", "m1"]
+
+
+@pytest.mark.anyio
+async def test_what_was_submitted_behind_one_that_could_not_be_stored_does_not_overtake_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, path, failing, go_on = Hub(), tmp_path / "o.sqlite", threading.Event(), threading.Event()
+    change = OutboxFile._change
+
+    def full_at_first(self: OutboxFile, *arguments: Any) -> None:
+        if not failing.is_set():
+            failing.set()
+            assert go_on.wait(20)
+            raise sqlite3.OperationalError("database or disk is full")
+        change(self, *arguments)
+
+    monkeypatch.setattr(OutboxFile, "_change", full_at_first)
+    async with stored(path, hub.connection()) as p:
+        entry, *behind = fills(3)
+        first = asyncio.create_task(p.submit(entry))
+        assert await asyncio.to_thread(failing.wait, 20)
+        others = [asyncio.create_task(p.submit(publication)) for publication in behind]
+        await asyncio.sleep(0)
+        go_on.set()
+        ends = await asyncio.gather(first, *others, return_exceptions=True)
+        assert [type(end) for end in ends] == [NotStored] * 3
+        # There is room again, and the bot says it all again.
+        await p.publish_many(fills(3))
+        assert p.statistics()["not_stored"] == 3
+    assert hub.mids() == ["m0", "m1", "m2"]
+    async with stored(path) as p:
+        assert p.statistics()["outbox_messages"] == 0
+        abandon(p)
 
 
 @pytest.mark.anyio

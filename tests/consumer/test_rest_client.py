@@ -429,3 +429,9 @@ def test_a_reconciliation_is_asked_for_with_patience() -> None:
     assert json.loads(peer.seen[1].content) == {"bot": "maker", "publish": True, "since": 5}
     assert json.loads(peer.seen[2].content) == {"publish": False}
     assert [r.extensions["timeout"]["read"] for r in peer.seen] == [10.0, 120.0, 120.0]
+
+
+def test_a_reconciliation_of_a_bot_that_is_not_there_names_it() -> None:
+    with Peer(always({"detail": "Not Found"}, 404)).client() as client, pytest.raises(NotFound) as caught:
+        client.reconcile("maker")
+    assert str(caught.value) == "http://hub:1: no such operation there, or no bot 'maker' (HTTP 404)"

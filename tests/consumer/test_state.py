@@ -10,6 +10,7 @@ from consumer_doubles import KEY, START_MS, STEP_MS, numbers, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer import recent
 from consumer.data import ProducerData
 from consumer.errors import ConnectionFailed, HubRefused, Unauthorized
 from consumer.state import HubState
@@ -18,7 +19,7 @@ from hub.frames import v2
 from hub.frames.columns import Columns
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known
-from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost
+from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost, Repeated
 from hub.protocol.messages import AnalyzedDf, EntryFill, FrameKey, GenericMessage, NewCandle, Whitelist
 
 WANT = [{"topics": ["entry_fill"], "bots": "*"}]
@@ -107,7 +108,7 @@ def test_connected_is_told_with_what_became_of_the_resume() -> None:
     assert only(peer.connect(recovered=True)).message == Connected(producer="p", resumed=True)
     connected, lost = told(peer.connect(60, recovered=False, reason="retention", lost=[41, 60]))
     assert connected.message == Connected(producer="p", resumed=False)
-    assert lost.message == Lost(producer="p", topics=(), first=41, last=60, reason="retention")
+    assert lost.message == Lost(producer="p", topics=(), first=41, last=60, reason="retention", epoch="e7")
     assert [d.topic for d in (connected, lost)] == ["connected", "lost"]
 
 
@@ -313,7 +314,9 @@ def test_a_place_to_resume_from_is_told_where_it_is_sound() -> None:
     assert advanced(told_of).position.offset == 68
     damaged = peer.give(gap)
     assert [d.topic for d in damaged.deliveries] == ["lost", "advanced"]
-    assert damaged.deliveries[0].message == Lost(producer="p", topics=(), first=69, last=69, reason="damaged")
+    assert damaged.deliveries[0].message == Lost(
+        producer="p", topics=(), first=69, last=69, reason="damaged", epoch="e7"
+    )
 
 
 @pytest.mark.parametrize(("offset", "epoch", "reason"), [(3, "e8", "epoch"), (3, "e7", "future")])
@@ -323,6 +326,60 @@ def test_what_was_known_of_another_ledger_is_void(offset: int, epoch: str, reaso
     assert [d.topic for d in step.deliveries] == ["connected", "lost", "advanced"]
     assert advanced(step) == Advanced(producer="p", position=Position(epoch, offset), anew=True)
     assert only(peer.give(fill(4, 3, epoch=epoch))).position == Position(epoch, 4)
+
+
+def test_a_message_of_another_epoch_is_not_delivered_again(peer: Peer) -> None:
+    given = only(peer.give(fill(42, 40, mid="a")))
+    peer.connect(3, "e8", recovered=False, reason="epoch")
+    again = only(peer.give(fill(4, 3, epoch="e8", mid="a")))
+    assert again.message == Repeated()
+    assert (again.position, again.base, again.mid) == (Position("e8", 4), 3, "a")
+    assert again.digest == given.digest is not None
+    # Its position was taken, and nothing is missed behind it.
+    assert only(peer.give(fill(5, 4, epoch="e8", mid="b"))).message == given.message
+    assert peer.state.statistics()["repeated"] == 1
+    assert peer.state.statistics()["recent"] == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"mid": "b"}, {"data": {**FILL, "amount": 1}}, {"bot": "beta"}, {"type": "exit_fill"}, {"mid": None}],
+)
+def test_another_message_of_another_epoch_is_delivered(other: dict[str, Any], peer: Peer) -> None:
+    peer.give(fill(42, 40, mid="a"))
+    peer.connect(3, "e8", recovered=False, reason="epoch")
+    assert only(peer.give(fill(4, 3, epoch="e8", mid="a") | other)).message != Repeated()
+
+
+def test_within_an_epoch_offsets_decide(peer: Peer) -> None:
+    for offset in (42, 43):
+        assert only(peer.give(fill(offset, offset - 1 if offset > 42 else 40, mid="a"))).message != Repeated()
+    peer.connect(3, "e8", recovered=False, reason="epoch")
+    assert only(peer.give(fill(4, 3, epoch="e8", mid="a"))).message == Repeated()
+    assert only(peer.give(fill(5, 4, epoch="e8", mid="a"))).message != Repeated()
+
+
+def test_what_an_earlier_run_acted_on_is_known_in_another_epoch(peer: Peer) -> None:
+    digest = only(peer.give(fill(42, 40))).digest
+    assert digest is not None
+    later = Peer(start=Known("e8", 3, {}, {digest: "e7"}))
+    later.connect(3, "e8", recovered=True)
+    assert only(later.give(fill(4, 3, epoch="e8"))).message == Repeated()
+
+
+def test_what_is_remembered_is_bounded(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "REMEMBERED", 2)
+    for offset in range(41, 45):
+        peer.give(fill(offset, offset - 1, mid=f"m{offset}"))
+    assert peer.state.statistics()["recent"] == 2
+    peer.connect(3, "e8", recovered=False, reason="epoch")
+    assert only(peer.give(fill(4, 3, epoch="e8", mid="m42"))).message != Repeated()
+    assert only(peer.give(fill(5, 4, epoch="e8", mid="m44"))).message == Repeated()
+
+
+def test_a_content_that_no_hub_has_stored_is_delivered_and_not_remembered(peer: Peer) -> None:
+    odd = only(peer.give(fill(42, 40, data={**FILL, "amount": 1 << 70})))
+    assert (odd.mid, odd.digest) == ("m", None)
 
 
 def test_held_frames_are_resumed_and_stale_until_the_hub_has_said(peer: Peer) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feed_doubles import event, fill
+from feed_doubles import digest, event, fill
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, insert, inspect
 from sqlalchemy.orm import Session
 
+from consumer import recent
 from consumer.errors import AlreadyActed, StoreFailed, TakenOver
+from consumer.stores import rows
 from consumer.stores.sqlalchemy import SqlAlchemyPositionStore
 from consumer.stores.sqlite import SqlitePositionStore
 from hub.protocol.known import Known
@@ -184,6 +186,65 @@ def test_nothing_is_turned_back_unless_the_ledger_is_another(database: Database)
     assert database.store.load("hub") == Known("e2", 1)
 
 
+def test_what_was_acted_on_last_is_remembered_with_its_effect(opened: Callable[[], Database]) -> None:
+    database = opened()
+    database.store.load("hub")
+    with database.acting(fill(3, base=1, mid="a")):
+        pass
+    with pytest.raises(KeyError), database.acting(fill(4, base=1, mid="b")):
+        raise KeyError
+    with database.acting(fill(1, base=0, epoch="e2", mid="c")):
+        pass
+    known = Known("e2", 0, {ALPHA: 1}, {digest("a"): "e1", digest("c"): "e2"})
+    assert opened().store.load("hub") == known
+
+
+def test_the_oldest_of_what_is_remembered_is_forgotten(
+    opened: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (recent, rows):
+        monkeypatch.setattr(module, "REMEMBERED", 3)
+    for first in (1, 4):
+        database = opened()
+        database.store.load("hub")
+        for number in range(first, first + 3):
+            with database.acting(fill(number, base=0, mid=f"m{number}")):
+                pass
+    with database.acting(fill(7, base=0, mid="m7")):
+        pass
+    known = opened().store.load("hub")
+    assert known is not None
+    assert known.recent == {digest(mid): "e1" for mid in ("m5", "m6", "m7")}
+    assert database.sql("SELECT COUNT(*) FROM tradewire_recent") == [(3,)]
+
+
+def test_what_is_remembered_moves_in_and_is_written_once(opened: Callable[[], Database]) -> None:
+    database = opened()
+    database.store.load("hub")
+    moved = Known("e1", 4, {}, {digest("a"): "e0", digest("b"): "e1"})
+    for _ in range(2):
+        database.store.advance("hub", moved)
+        database.store.advance("hub", moved, anew=True)
+    assert database.sql("SELECT COUNT(*) FROM tradewire_recent") == [(2,)]
+    # It came again in another epoch, and is of that one then.
+    database.store.advance("hub", Known("e2", 1, {}, {digest("b"): "e1", digest("a"): "e2"}))
+    known = opened().store.load("hub")
+    assert known is not None
+    assert list(known.recent.items()) == [(digest("b"), "e1"), (digest("a"), "e2")]
+
+
+def test_a_database_of_a_time_before_messages_were_remembered(opened: Callable[[], Database]) -> None:
+    database = opened()
+    database.store.load("hub")
+    with database.acting(fill(3, base=1)):
+        pass
+    database.sql("DROP TABLE tradewire_recent")
+    later = opened()
+    assert later.store.load("hub") == Known("e1", 1, {ALPHA: 3})
+    with later.acting(fill(4, base=1, mid="a")):
+        pass
+
+
 def test_producers_are_apart(database: Database) -> None:
     for name in ("one", "two"):
         database.store.load(name)
@@ -227,11 +288,13 @@ def test_a_store_that_was_not_returned_from_start_is_told(database: Database) ->
         "UPDATE tradewire_positions SET epoch = ''",
         "UPDATE tradewire_streams SET last = 1.5",
         "UPDATE tradewire_streams SET bot = ''",
+        "UPDATE tradewire_recent SET digest = ''",
+        "UPDATE tradewire_recent SET turn = 1.5",
     ],
 )
 def test_rows_that_no_store_wrote_are_told(damage: str, database: Database) -> None:
     database.store.load("hub")
-    with database.acting(fill(3, base=1)):
+    with database.acting(fill(3, base=1, mid="a")):
         pass
     database.sql(damage)
     with pytest.raises(StoreFailed, match="tradewire_positions, tradewire_streams"):
@@ -303,7 +366,42 @@ def test_a_connection_that_always_has_a_transaction(tmp_path: Path) -> None:
         assert other.execute("SELECT base FROM tradewire_positions").fetchall() == [(5,)]
 
 
+class BeginsNone(sqlite3.Connection):
+    """What autocommit=True of Python 3.12 makes of a connection: no BEGIN by itself, and no effect of what would end one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, isolation_level=None)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "autocommit":
+            return True
+        if name == "isolation_level":
+            return ""
+        return (lambda: None) if name in ("commit", "rollback") else super().__getattribute__(name)
+
+
+def test_a_connection_that_begins_no_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "bot.sqlite"
+    with closing(BeginsNone(str(path))) as connection, closing(sqlite3.connect(path)) as other:
+        store = SqlitePositionStore(connection)
+        store.load("hub")
+        store.advance("hub", Known("e1", 5))
+        assert other.execute("SELECT base FROM tradewire_positions").fetchall() == [(5,)]
+        with pytest.raises(StoreFailed, match="BEGIN before the effect"):
+            store.save(fill(7))
+        with pytest.raises(StoreFailed, match="were not loaded"):
+            store.advance("another", Known("e1", 5))
+        assert not connection.in_transaction
+
+
 # --- SQLAlchemy
+
+
+def test_an_engine_without_transactions_is_told(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'bot.sqlite'}", isolation_level="AUTOCOMMIT")
+    with pytest.raises(StoreFailed, match="commits each statement at once"):
+        SqlAlchemyPositionStore(engine).load("hub")
+    engine.dispose()
 
 
 def test_the_tables_are_the_bots_own(tmp_path: Path) -> None:
@@ -312,7 +410,7 @@ def test_the_tables_are_the_bots_own(tmp_path: Path) -> None:
     SqlAlchemyPositionStore(engine, metadata).load("hub")
     again = SqlAlchemyPositionStore(engine, metadata)
     assert again.load("hub") is None
-    assert set(metadata.tables) == {"tradewire_positions", "tradewire_streams"}
+    assert set(metadata.tables) == {"tradewire_positions", "tradewire_streams", "tradewire_recent"}
     assert inspect(engine).get_table_names() == sorted(metadata.tables)
     engine.dispose()
 

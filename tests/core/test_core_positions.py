@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hub.core.engine import Core, CoreLimits
-from hub.core.ledger import Damaged, LogState, Page, Read
+from hub.core.ledger import Damaged, Ended, LogState, Page, Read
 from hub.core.positions import CLAIM_OFFSETS, Start, start
 from hub.core.session import Session
 from hub.protocol.codec import Wire
@@ -84,6 +84,69 @@ def head(offset: int, bot: str = "a", topic: str = "entry_fill") -> tuple[str, s
 )
 def test_the_table_of_resume(resume: Resume | None, earliest: bool, expected: Start) -> None:
     assert start("e", 3, 10, resume, earliest=earliest) == expected
+
+
+@pytest.mark.parametrize(
+    ("lineage", "resume", "expected"),
+    [
+        # Behind the cut, before it, at its end, beyond what the mark knew.
+        ([Ended("d", 8, 12)], ("d", 7), Start(7, False, "cut", same=8, cut=(("d", 9, 12),))),
+        ([Ended("d", 8, 12)], ("d", 10), Start(8, False, "cut", same=8, cut=(("d", 11, 12),))),
+        ([Ended("d", 8, 12)], ("d", 12), Start(8, True, same=8)),
+        ([Ended("d", 8, 12)], ("d", 15), Start(8, True, same=8)),
+        # Nothing went with it, or nobody knows.
+        ([Ended("d", 8, 8)], ("d", 8), Start(8, True, same=8)),
+        ([Ended("d", 8, None)], ("d", 8), Start(8, False, "cut", same=8, cut=(("d", 9, None),))),
+        ([Ended("d", 8, None)], ("d", 11), Start(8, False, "cut", same=8, cut=(("d", 12, None),))),
+        # Retention took its part, too.
+        ([Ended("d", 8, 8)], ("d", 1), Start(3, False, "retention", (2, 3), 8)),
+        ([Ended("d", 2, 5)], ("d", 1), Start(3, False, "cut", (2, 3), 2, (("d", 3, 5),))),
+        # Two cuts: the lower counts, and what the epoch in between brought is gone with it.
+        (
+            [Ended("c", 7, 9), Ended("d", 5, 8)],
+            ("c", 4),
+            Start(4, False, "cut", same=5, cut=(("c", 6, 9), ("d", 8, 8))),
+        ),
+        ([Ended("c", 4, 9), Ended("d", 6, 6)], ("c", 9), Start(4, True, same=4)),
+        ([Ended("c", 4, 9), Ended("d", 6, 8)], ("d", 5), Start(5, False, "cut", same=6, cut=(("d", 7, 8),))),
+        # A new ledger in the place of one that is gone.
+        ([Ended("d", 0, 9)], ("d", 4), Start(3, False, "cut", (1, 3), 0, (("d", 5, 9),))),
+        ([Ended("d", 8, 12)], ("b", 7), Start(10, False, "epoch")),
+        ([], ("d", 7), Start(10, False, "epoch")),
+    ],
+)
+def test_the_table_of_resume_after_cuts(
+    lineage: list[Ended], resume: tuple[str, int], expected: Start
+) -> None:
+    assert start("e", 3, 10, Resume(*resume, {}), earliest=False, lineage=lineage) == expected
+
+
+@pytest.mark.parametrize("features", [["lineage", "other", 1], []])
+def test_only_a_client_that_named_the_feature_goes_on_in_the_next_epoch(features: list[Any]) -> None:
+    rig = rig_of(6)
+    rig.core.lineage = (Ended("d", 3, 5),)
+    session = rig.session()
+    rig.ask(session, "hello", {"features": features})
+    rig.ask(session, "subscribe", {"want": [FILLS], "resume": {"epoch": "d", "offset": 2}}, number=1)
+    data = answer_of(rig, session)["data"]
+    got = [m["offset"] for m in rig.served(session) if "prev" in m]
+    told = {name: data.get(name) for name in ("epoch", "offset", "recovered", "reason", "same", "cut")}
+    if features:
+        cut = {"reason": "cut", "same": 3, "cut": [["d", 4, 5]]}
+        assert told == {"epoch": "e", "offset": 2, "recovered": False, **cut}
+        assert got == [3, 4, 5, 6]
+    else:
+        nothing = {"reason": "epoch", "same": None, "cut": None}
+        assert told == {"epoch": "e", "offset": 6, "recovered": False, **nothing}
+        assert got == []
+
+
+def test_features_that_are_no_list_are_refused() -> None:
+    rig = rig_of()
+    session = rig.session()
+    rig.ask(session, "hello", {"features": "lineage"}, number=1)
+    (answer,) = rig.pull(session)
+    assert answer["error"]["message"] == "hello.features: expected a list of names"
 
 
 @pytest.mark.parametrize("wire", [Wire.JSON, Wire.MSGPACK])
@@ -235,10 +298,10 @@ def test_a_held_key_gets_its_change_behind_its_schema() -> None:
     assert shapes(frames_after(rig, held(1))) == ["hub.schema", ([1, 3], False), ([3, 4], False)]
 
 
-def test_a_held_key_that_did_not_change_gets_its_schema_alone() -> None:
+def test_a_held_key_that_did_not_change_is_told_to_be_current() -> None:
     rig = rig_of()
     rig.frame(rows(1))
-    assert shapes(frames_after(rig, held(1))) == ["hub.schema", ([1, 2], False)]
+    assert shapes(frames_after(rig, held(1))) == ["hub.schema", ([1, 1], False), ([1, 2], False)]
 
 
 def test_two_held_keys_of_one_schema_hear_it_once() -> None:
@@ -247,7 +310,7 @@ def test_two_held_keys_of_one_schema_hear_it_once() -> None:
     for key in (KEY, other):
         rig.frame(rows(1), key=key)
     got = shapes(frames_after(rig, held(1), held(1, key=other)))
-    assert got == ["hub.schema", ([1, 2], False)]
+    assert got == ["hub.schema", ([1, 1], False), ([1, 1], False), ([1, 2], False)]
 
 
 @pytest.mark.parametrize(

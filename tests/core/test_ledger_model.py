@@ -532,21 +532,19 @@ def _claim_without_heads(*args: Any) -> dict[str, Any]:
     return real_claim(*args) | {"heads": []}
 
 
-def _start_at_head(epoch: str, floor: int, head: int, resume: Any, *, earliest: bool) -> positions.Start:
-    began = real_start(epoch, floor, head, resume, earliest=earliest)
+def _start_at_head(epoch: str, floor: int, head: int, resume: Any, **more: Any) -> positions.Start:
+    began = real_start(epoch, floor, head, resume, **more)
     return replace(began, offset=head) if began.recovered else began
 
 
-def _start_in_any_epoch(epoch: str, floor: int, head: int, resume: Any, *, earliest: bool) -> positions.Start:
+def _start_in_any_epoch(epoch: str, floor: int, head: int, resume: Any, **more: Any) -> positions.Start:
     if resume is not None and resume.offset <= head:
         return positions.Start(max(resume.offset, floor), True)
-    return real_start(epoch, floor, head, resume, earliest=earliest)
+    return real_start(epoch, floor, head, resume, **more)
 
 
-def _start_below_the_floor(
-    epoch: str, floor: int, head: int, resume: Any, *, earliest: bool
-) -> positions.Start:
-    return real_start(epoch, 0, head, resume, earliest=earliest)
+def _start_below_the_floor(epoch: str, floor: int, head: int, resume: Any, **more: Any) -> positions.Start:
+    return real_start(epoch, 0, head, resume, **more)
 
 
 def _loaded_without_a_floor(self: LedgerLane, session: Session, page: Page) -> None:

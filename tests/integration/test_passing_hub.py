@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from hub.server import Hub, _listen
+from hub.server import Hub, _bound
 
 from .conftest import CONFIG, READER, fill, heard, say, settled
 
@@ -124,7 +124,7 @@ async def test_a_legacy_client_sees_the_bot_of_its_path(stack: ExitStack) -> Non
 async def test_no_answer_waits_for_the_acknowledgement_of_its_head() -> None:
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     server = await asyncio.start_server(
-        lambda _reader, writer: accepted.put_nowait(writer), sock=_listen("127.0.0.1", 0)
+        lambda _reader, writer: accepted.put_nowait(writer), sock=_bound("127.0.0.1", 0)
     )
     async with server:
         _, client = await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -166,14 +166,14 @@ class Rig:
     def enter(self, pair: str) -> int:
         before = len(self.bots_own.fills())
         number = int(self.order("forceenter", pair=pair)["trade_id"])
-        self.until("the bot to tell of its entry", lambda: len(self.bots_own.fills()) > before)
+        self.until("the bot to tell of its entry", lambda: len(self.bots_own.fills()) > before, of=self.bot)
         return number
 
     def leave(self, number: int, amount: float | None = None) -> None:
         before = len(self.bots_own.fills())
         part = {} if amount is None else {"amount": amount}
         self.order("forceexit", tradeid=str(number), **part)
-        self.until("the bot to tell of its exit", lambda: len(self.bots_own.fills()) > before)
+        self.until("the bot to tell of its exit", lambda: len(self.bots_own.fills()) > before, of=self.bot)
 
     def linked(self) -> bool:
         """Whether the hub has the bot's answer to the request behind its subscribe."""

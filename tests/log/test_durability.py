@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.core.ledger import Append, Damaged, Read
+from hub.core.ledger import Append, Damaged, Ended, LogState, Read
 from hub.log import database
-from hub.log.books import read_books
+from hub.log.books import EPOCHS, read_books
 from hub.log.mark import MarkFile
 from hub.log.sqlite import SqliteLog
 from hub.protocol.errors import ConfigError, NotDurable
@@ -116,6 +116,89 @@ async def test_a_wal_that_was_cut_gives_a_new_epoch(tmp_path: Path, caplog: pyte
         (record,) = caplog.records
         assert "new epoch" in record.message
         assert "up to 40 were acknowledged; they are lost" in record.message
+
+
+async def test_what_is_the_same_across_two_cuts(tmp_path: Path) -> None:
+    async def cut(head: int) -> LogState:
+        """Publish up to `head`, then lose what came since the database was last copied."""
+        log = SqliteLog(tmp_path)
+        state = await log.open()
+        saved = log.directory.database.read_bytes()
+        await append(log, *(entry(f"{len(saved)}{state.epoch}{i}") for i in range(state.head, head)))
+        await log.close()
+        log.directory.database.write_bytes(saved)
+        return state
+
+    async with opened(tmp_path) as log:
+        await append(log, *(entry(str(i)) for i in range(1, 6)))
+    first = await cut(9)
+    second = await cut(7)
+    log = SqliteLog(tmp_path)
+    third = await log.open()
+    await log.close()
+    assert first.lineage == ()
+    assert second.lineage == (Ended(first.epoch, 5, 9),)
+    assert third.lineage == (Ended(first.epoch, 5, 9), Ended(second.epoch, 5, 7))
+    async with opened(tmp_path) as log:
+        assert len(await whole(log)) == 5
+
+
+async def test_what_a_mark_cannot_know_is_not_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    async def state(path: Path) -> LogState:
+        log = SqliteLog(path)
+        state = await log.open()
+        await log.close()
+        return state
+
+    async with opened(home) as log:
+        await append(log, *(entry(str(i)) for i in range(1, 6)))
+    epoch = (await state(home)).epoch
+    # The mark that came along is that of the copy: the ledger itself may have gone on.
+    shutil.copytree(home, tmp_path / "copy")
+    assert (await state(tmp_path / "copy")).lineage == (Ended(epoch, 5, None),)
+    # Another file beside the mark that knows how far it had come.
+    shutil.copy(home / "ledger.sqlite", tmp_path / "saved")
+    async with opened(home) as log:
+        await append(log, entry("6"))
+    (tmp_path / "saved").rename(home / "ledger.sqlite")
+    restored = await state(home)
+    assert restored.lineage == (Ended(epoch, 5, 6),)
+    (home / "ledger.mark").unlink()
+    unmarked = await state(home)
+    assert unmarked.lineage == (*restored.lineage, Ended(restored.epoch, 5, None))
+    # A mark of another ledger says nothing of this one.
+    (home / "ledger.mark").write_bytes((tmp_path / "copy" / "ledger.mark").read_bytes())
+    assert (await state(home)).lineage[2:] == (Ended(unmarked.epoch, 5, None),)
+    epoch = (await state(home)).epoch
+    (home / "ledger.sqlite").unlink()
+    assert (await state(home)).lineage == (Ended(epoch, 0, 5),)
+
+
+async def test_the_newest_epochs_are_remembered_and_survive_a_salvage(tmp_path: Path) -> None:
+    epochs = []
+    for i in range(EPOCHS + 4):
+        log = SqliteLog(tmp_path)
+        state = await log.open()
+        epochs.append(state.epoch)
+        await append(log, entry(str(i + 1)))
+        await log.close()
+        log.directory.mark.unlink()
+    log = SqliteLog(tmp_path)
+    state = await log.open()
+    await log.close()
+    assert [ended.epoch for ended in state.lineage] == epochs[-EPOCHS:]
+    assert [ended.upto for ended in state.lineage] == list(range(5, EPOCHS + 5))
+    with log.directory.database.open("r+b") as file:
+        # Not the schema, and no table that salvage reads: the sequence.
+        file.seek(database.PAGE_BYTES * 2)
+        file.write(bytes(database.PAGE_BYTES))
+    salvaged = SqliteLog(tmp_path)
+    again = await salvaged.open()
+    await salvaged.close()
+    assert salvaged.directory.damaged().name.endswith("-2"), "it was malformed"
+    assert (again.epoch, again.lineage) == (state.epoch, state.lineage)
 
 
 async def test_a_damaged_record_is_named_once_and_those_behind_it_stay(
@@ -412,3 +495,24 @@ async def test_a_file_that_is_moved_away_is_noticed(tmp_path: Path, caplog: pyte
         await until(lambda: log.statistics()["failing"])
         with pytest.raises(NotDurable, match="start the hub again"):
             await append(log, entry("2"))
+
+
+async def test_a_wal_that_is_removed_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(tmp_path) as log:
+        await append(log, *(entry(str(i)) for i in range(1, 6)))
+        log.directory.wal.unlink()
+        await until(lambda: "was removed while it is open" in caplog.text)
+        assert await append(log, entry("6"), entry("1")) == [(6, False), (1, True)]
+        assert [slot.offset for slot in await whole(log) if not isinstance(slot, Damaged)] == [
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+        ]
+        # As after a kill: what has a name has all of it.
+        shutil.copytree(tmp_path, tmp_path / "left", ignore=shutil.ignore_patterns("left"))
+        assert log.statistics()["failing"] == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "left" / "ledger.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (6,)

@@ -37,3 +37,14 @@ def test_what_is_known_of_a_stream() -> None:
 def test_what_no_ledger_has_is_refused(epoch: Any, base: Any, last: Any) -> None:
     with pytest.raises(ValueError, match="expected"):
         Known(epoch, base, last)
+
+
+@pytest.mark.parametrize("recent", [{"": "e"}, {"d": ""}, {1: "e"}, {"d": None}])
+def test_what_is_no_digest_of_an_epoch_is_refused(recent: Any) -> None:
+    with pytest.raises(ValueError, match="expected a digest and an epoch"):
+        Known("e", 0, {}, recent)
+
+
+def test_what_is_remembered_moves_into_the_next_epoch() -> None:
+    moved = Known("e", 5, {("a", "b"): 9}, {"d": "e"}).moved("f", 5, 7)
+    assert moved == Known("f", 5, {("a", "b"): 7}, {"d": "e"})

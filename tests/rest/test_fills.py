@@ -12,6 +12,7 @@ from auth.credentials import ALPHA, PUBLISHER, READER, basic
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Damaged, Found, Query
 from hub.log.memory import MemoryLog
+from hub.protocol.errors import LedgerUnreadable
 from hub.protocol.messages import LEDGER_TOPICS
 from hub.rest import fills as module
 
@@ -134,6 +135,12 @@ async def test_another_epoch_is_said() -> None:
     assert "e1" in response.json()["detail"]
 
 
+async def test_the_errors_have_schemas() -> None:
+    responses = (await service()).rest.openapi()["paths"]["/fills"]["get"]["responses"]
+    assert {status for status, told in responses.items() if "content" in told} == set(responses)
+    assert responses["503"]["headers"]
+
+
 async def test_a_cursor_beyond_the_head_finds_nothing() -> None:
     answer = await page(await service(*MIXED), f"after={2**53 - 1}")
     assert (answer["fills"], answer["after"]) == ([], None)
@@ -240,6 +247,17 @@ async def test_so_many_searches_run_at_once() -> None:
         answers = await asyncio.gather(*asking)
         assert sorted(a.status_code for a in answers) == [200] * module.SEARCHES + [503]
         assert (await client.get(PATH, headers=USER)).status_code == 200
+
+
+async def test_a_ledger_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unreadable(_query: Query) -> Found:
+        raise LedgerUnreadable("the ledger cannot be read now")
+
+    made = Service()
+    monkeypatch.setattr(made.node, "find", unreadable)
+    response = await made.get(PATH, headers=USER)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert json.loads(response.content) == {"detail": "the ledger cannot be read now"}
 
 
 async def test_a_search_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
 from consumer.outbox import Item
 from consumer.positions import Loss, Positions, Verdict
+from consumer.recent import Recent
 from consumer.state import HubState
 from hub.core import notices, positions
 from hub.core.ledger import Append, Appended, LogState
@@ -113,23 +114,24 @@ def _starts(change: Callable[..., positions.Start]) -> Callable[[], AbstractCont
 _START = positions.start
 
 
-def _at_head(epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool) -> positions.Start:
-    start = _START(epoch, floor, head, resume, earliest=earliest)
+def _at_head(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
+    start = _START(epoch, floor, head, resume, **more)
     return positions.Start(head, True) if start.recovered else start
 
 
-def _without_floor(
-    epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool
-) -> positions.Start:
-    return _START(epoch, 0, head, resume, earliest=earliest)
+def _without_floor(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
+    return _START(epoch, 0, head, resume, **more)
 
 
-def _without_epoch(
-    epoch: str, floor: int, head: int, resume: Resume | None, *, earliest: bool
-) -> positions.Start:
+def _without_epoch(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
     if resume is not None:
         resume = Resume(epoch, min(resume.offset, head), resume.keys)
-    return _START(epoch, floor, head, resume, earliest=earliest)
+    return _START(epoch, floor, head, resume, **more)
+
+
+def _without_cut(epoch: str, floor: int, head: int, resume: Resume | None, **more: Any) -> positions.Start:
+    start = _START(epoch, floor, head, resume, **more)
+    return replace(start, recovered=True, reason=None, cut=()) if start.cut else start
 
 
 @contextmanager
@@ -173,11 +175,27 @@ class _IgnoresEpoch(Positions):
         return super().subscribed(self.epoch or epoch, *args)
 
 
+class _ForgetsAtACut(Positions):
+    def moves(self, epoch: str, offset: int, same: int, reply: Mapping[str, Any]) -> list[Loss]:
+        """What is known beyond `same` is dropped, instead of kept up to there."""
+        self._last = {stream: last for stream, last in self._last.items() if last <= same}
+        return super().moves(epoch, offset, same, reply)
+
+
 def _with(kind: type[Positions]) -> Callable[[HubState], None]:
     def change(state: HubState) -> None:
         state.positions.__class__ = kind
 
     return change
+
+
+class _KnowsNoRepetition(Recent):
+    def repeats(self, digest: str, epoch: str) -> bool:
+        return False
+
+
+def _acts_again(state: HubState) -> None:
+    state.recent.__class__ = _KnowsNoRepetition
 
 
 def _position_first(reader: ReaderProcess, delivery: Delivery) -> None:
@@ -221,30 +239,39 @@ class _NewMidOnRetry(SimPublisher):
 
 
 PLANTED: Mapping[str, Planted] = {
-    "deliver before commit": Planted(Bugs(node=_DeliversEarly), favour={"kill_hub": 3}, first=2),
-    "acknowledge before fsync": Planted(Bugs(node=_AcknowledgesEarly), favour={"kill_hub": 3}, first=1),
-    "reuse an offset after a crash": Planted(Bugs(log=_ReusesOffsets), favour={"kill_hub": 4}, first=8),
-    "dedupe lost at restart": Planted(Bugs(log=_ForgetsIds), favour={"kill_hub": 4, "cut": 2}, first=1),
+    "deliver before commit": Planted(Bugs(node=_DeliversEarly), favour={"kill_hub": 3}),
+    "acknowledge before fsync": Planted(Bugs(node=_AcknowledgesEarly), favour={"kill_hub": 3}),
+    "reuse an offset after a crash": Planted(Bugs(log=_ReusesOffsets), favour={"kill_hub": 4}, first=35),
+    "dedupe lost at restart": Planted(Bugs(log=_ForgetsIds), favour={"kill_hub": 4, "cut": 2}, first=3),
     "join without a position": Planted(
-        patch=_joins_without_a_position, favour={"cut": 3, "stall": 3}, first=3
+        patch=_joins_without_a_position, favour={"cut": 3, "stall": 3}, first=2
     ),
-    "resume at head": Planted(patch=_starts(_at_head), favour={"cut": 3}, first=4),
+    "resume at head": Planted(patch=_starts(_at_head), favour={"cut": 3}),
     "retention floor unchecked": Planted(
         patch=_floor_unchecked, favour={"cut": 3, "kill_reader": 2}, first=15
     ),
-    "position without heads": Planted(patch=_positions_without_heads, favour={"skip": 8}),
+    "position without heads": Planted(patch=_positions_without_heads, favour={"skip": 8}, first=3),
     "epoch ignored": Planted(
-        Bugs(state=_with(_IgnoresEpoch)), patch=_starts(_without_epoch), favour={"kill_hub": 5}, first=2
+        Bugs(state=_with(_IgnoresEpoch)), patch=_starts(_without_epoch), favour={"kill_hub": 5}, first=24
+    ),
+    "repetition across epochs acts": Planted(
+        Bugs(state=_acts_again), favour={"kill_hub": 5, "cut": 4, "full": 3}, first=79
+    ),
+    "what went with a cut is not named": Planted(
+        patch=_starts(_without_cut), favour={"kill_hub": 5, "kill_reader": 3}, first=24
+    ),
+    "what is known is dropped at a cut": Planted(
+        Bugs(state=_with(_ForgetsAtACut)), favour={"kill_hub": 5}, first=125
     ),
     "base moved by messages": Planted(Bugs(state=_with(_BaseFromMessages)), favour={"skip": 8}, first=1),
     "position stored before the effect": Planted(
-        Bugs(handle=_position_first), favour={"kill_reader": 4}, first=18
+        Bugs(handle=_position_first), favour={"kill_reader": 4}, first=24
     ),
     "effect before position in separate transactions": Planted(
-        Bugs(handle=_effect_first), favour={"kill_reader": 4}, first=21
+        Bugs(handle=_effect_first), favour={"kill_reader": 4}, first=25
     ),
-    "outbox forgets on send": Planted(Bugs(publisher=_ForgetsOnSend), favour={"kill_writer": 6}, first=1),
+    "outbox forgets on send": Planted(Bugs(publisher=_ForgetsOnSend), favour={"kill_writer": 6}),
     "retry with a new mid": Planted(
-        Bugs(publisher=_NewMidOnRetry), favour={"cut": 4, "kill_hub": 2}, first=5
+        Bugs(publisher=_NewMidOnRetry), favour={"cut": 4, "kill_hub": 2}, first=7
     ),
 }

@@ -57,7 +57,7 @@ class FileLog(SimLog):
         )
         meta = opened.books.meta
         assert meta.epoch == self.disk.epoch, (meta.epoch, self.disk.epoch)
-        return LogState(meta.epoch, meta.floor, meta.head, dict(opened.books.streams))
+        return LogState(meta.epoch, meta.floor, meta.head, dict(opened.books.streams), opened.books.lineage)
 
     def _new_epoch(self) -> str:
         assert not self.disk.history, "a new epoch without a reason"

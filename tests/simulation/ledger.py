@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from hub.core.entry import Entry
-from hub.core.ledger import Append, Appended, Damaged, Found, LogState, Page, Query, Read, matches
+from hub.core.ledger import Append, Appended, Damaged, Ended, Found, LogState, Page, Query, Read, matches
 from hub.protocol.envelope import Position
 from hub.protocol.errors import IdConflict, IdExpired, NotDurable
 
@@ -83,6 +83,8 @@ class Disk:
     places: dict[tuple[str, str], list[Position]] = field(default_factory=dict)
     """Where each message stands or stood, in the order in which it got there. For the checks."""
     order: dict[Position, int] = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+    """The epochs before this one, oldest first."""
 
     @property
     def epoch(self) -> str:
@@ -127,6 +129,7 @@ class Disk:
     def open(self) -> None:
         """A cut below what anyone was told of is a new epoch: the numbers behind it would be given out again."""
         if self.head < self.told:
+            self.ended.append(Ended(self.epoch, self.head, self.told))
             self.epoch_number += 1
             for record in self.records:
                 self._remember(record)
@@ -163,7 +166,7 @@ class SimLog:
     async def open(self) -> LogState:
         disk = self.disk
         disk.open()
-        return LogState(disk.epoch, disk.floor, disk.head, dict(disk.last))
+        return LogState(disk.epoch, disk.floor, disk.head, dict(disk.last), tuple(disk.ended))
 
     async def append(self, batch: Sequence[Append]) -> list[Appended]:
         disk = self.disk

@@ -33,7 +33,7 @@ from hub.node import Node, NodeLimits
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known
-from hub.protocol.localbot import Delivery, Lost
+from hub.protocol.localbot import Delivery, Lost, Repeated
 from hub.protocol.principal import Principal
 from tests.simulation.ledger import Disk, SimLog
 from tests.simulation.schedule import Reader
@@ -237,7 +237,8 @@ class Message:
 
     @property
     def publication(self) -> Publication:
-        data = {"trade_id": self.number, "pair": "BTC/USDT", "buy_tag": self.mid, "pad": "x" * self.pad_bytes}
+        data = {"trade_id": self.number, "pair": "BTC/USDT", "buy_tag": self.mid, "enter_tag": self.writer}
+        data["pad"] = "x" * self.pad_bytes
         return Publication(bot=self.bot, topic=self.topic, data=data, mid=self.mid, ts=self.ts)
 
 
@@ -476,6 +477,11 @@ class ReaderProcess(Process):
         """How often it found that the hub had left something out."""
         return sum(state.statistics().get("holes", 0) for state in self.states)
 
+    @property
+    def repeated(self) -> int:
+        """How often it was given a message that it had acted on in another epoch."""
+        return sum(state.statistics().get("repeated", 0) for state in self.states)
+
     def wants(self, message: Message) -> bool:
         """Whether its subscription takes this message."""
         bots = self.reader.bots
@@ -492,6 +498,8 @@ class ReaderProcess(Process):
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
                 self.step("deliver")
+                if isinstance(delivery.message, Repeated):
+                    self.world.repeated(self, delivery)
                 await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
                 self.step("settled")
 

@@ -72,7 +72,7 @@ def make(rng: random.Random, favour: Mapping[str, float] = MappingProxyType({}))
     readers = [_reader(rng, i) for i in range(rng.choice((1, 2, 3)))]
     short = rng.random() < 0.3
     weights = [weight * favour.get(name, 1.0) for name, weight, _ in _OPS]
-    ops = [_op(rng, weights, writers, len(readers)) for _ in range(rng.randint(4, 24))]
+    ops = [_op(rng, weights, writers, len(readers)) for _ in range(rng.randint(4, 18))]
     return Schedule(
         seed=rng.randint(0, 1 << 30),
         writers=writers,
@@ -104,7 +104,7 @@ def _op(rng: random.Random, weights: list[float], writers: int, readers: int) ->
 
 
 def _publish(rng: random.Random, writers: int, readers: int) -> tuple[Any, ...]:
-    return (rng.randrange(writers), rng.choice((1, 1, 2, 5, 12, 30)))
+    return (rng.randrange(writers), rng.choice((1, 1, 1, 2, 2, 5, 12, 30)))
 
 
 def _down_s(rng: random.Random) -> float:

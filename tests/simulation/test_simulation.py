@@ -22,7 +22,7 @@ TRIED = 60
 """Schedules within which a planted bug must show."""
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_nothing_acknowledged_is_lost_whatever_happens(rng: random.Random) -> None:
     live(make(rng))

@@ -287,20 +287,52 @@ class World:
         self._number(position, record.name, "delivered")
         return record.name
 
+    def repeated(self, reader: ReaderProcess, delivery: Delivery) -> None:
+        """A reader was not given a message: it must have acted on it, in an epoch whose end was torn off with it."""
+        position = delivery.position
+        assert position is not None
+        record = self.disk.history.get(position)
+        name = record.name if record is not None else None
+        before = next((e.position for e in reader.shelf.effects if e.name == name), None)
+        self.tell(f"{reader.name} knows {name} {position} from {before}")
+        if before is None or before.epoch == position.epoch:
+            self.violated(f"{reader.name} takes {name} at {position} for a repetition of {before}")
+        elif before.offset <= self._same(before.epoch, position.epoch):
+            self.violated(f"{reader.name} was given {name} at {position} again, which it had in {before}")
+
     def lost(self, reader: ReaderProcess, lost: Lost) -> None:
         """A reader was told of a loss: what can still be had must not be among it."""
-        epoch = reader.shelf.epoch
-        if lost.first is None:
-            if epoch == self.disk.epoch:
-                self.violated(f"{reader.name} is told of a loss in the epoch that it is in: {lost}")
-            return
-        if epoch != self.disk.epoch or reader.skips > 1:
-            return
+        if lost.first is None or lost.epoch is None:
+            self.violated(f"{reader.name} is told of a loss that has no numbers: {lost}")
+        elif lost.reason == "cut":
+            self._lost_with_an_epoch(reader, lost, lost.epoch)
+        elif lost.epoch == self.disk.epoch and reader.skips <= 1:
+            self._lost_in_this_epoch(reader, lost, lost.first)
+
+    def _lost_with_an_epoch(self, reader: ReaderProcess, lost: Lost, epoch: str) -> None:
+        assert lost.first is not None
+        if lost.last is None or Position(epoch, lost.last) not in self.disk.history:
+            self.violated(f"{reader.name} is told of a loss that does not end at what was told: {lost}")
+        if any(lost.first <= record.offset <= self._same(epoch) for record in self.disk.records):
+            self.violated(f"{reader.name} is told that what is still there went with {epoch}: {lost}")
+
+    def _means(self, place: Position, epoch: str) -> bool:
+        """Whether the number of a place is that of its message in `epoch`, too."""
+        return place.epoch == epoch or (
+            _age(place.epoch) < _age(epoch) and place.offset <= self._same(place.epoch, epoch)
+        )
+
+    def _same(self, epoch: str, until: str = "") -> int:
+        """Up to where the numbers of an epoch mean the same messages in a later one, or today."""
+        last = _age(until or self.disk.epoch)
+        return min(ended.upto for ended in self.disk.ended if _age(epoch) <= _age(ended.epoch) < last)
+
+    def _lost_in_this_epoch(self, reader: ReaderProcess, lost: Lost, first: int) -> None:
         done = {effect.name for effect in reader.shelf.effects}
         for record in self.disk.records:
             message = self.messages[record.name]
             if (
-                lost.first <= record.offset <= (lost.last or record.offset)
+                first <= record.offset <= (lost.last or record.offset)
                 and not record.damaged
                 and record.name not in done
                 and reader.wants(message)
@@ -359,11 +391,12 @@ class World:
         self._check_ledger()
 
     def _missing(self, reader: ReaderProcess) -> list[tuple[str, str]]:
-        """What was acknowledged, is owed to this reader, and neither acted nor was named as lost."""
+        """What was acknowledged, is owed to this reader, and neither acted nor was named as lost, which only what is gone can be."""
         start = reader.shelf.start_at
         if start is None:
             return [("", "its start")]
         done = {effect.name for effect in reader.shelf.effects}
+        there = {record.name for record in self.disk.records if not record.damaged}
         return [
             name
             for name, message in self.messages.items()
@@ -371,7 +404,7 @@ class World:
             and name not in done
             and reader.wants(message)
             and self._owed(start, name)
-            and not self._named_lost(reader, name)
+            and ((name in there and reader.skips <= 1) or not self._named_lost(reader, name))
         ]
 
     def _owed(self, start: Position, name: tuple[str, str]) -> bool:
@@ -389,23 +422,15 @@ class World:
     def _named_lost(self, reader: ReaderProcess, name: tuple[str, str]) -> bool:
         """Whether a loss that the reader was told of has a place of this message in it."""
         places = self.disk.places[name]
-        epoch = ""
-        unknown = False
-        for effect in reader.shelf.effects:
-            if effect.position is not None:
-                epoch = effect.position.epoch
-            elif effect.anew is not None:
-                if unknown and any(not _after(place, effect.anew) for place in places):
-                    return True
-                epoch, unknown = effect.anew.epoch, False
-            elif effect.lost is not None:
-                first, last = effect.lost.first, effect.lost.last
-                unknown = unknown or first is None
-                if first is not None and any(
-                    p.epoch == (epoch or p.epoch) and first <= p.offset <= (last or p.offset) for p in places
-                ):
-                    return True
-        return False
+        told = [effect.lost for effect in reader.shelf.effects if effect.lost is not None]
+        return any(
+            lost.first is not None
+            and lost.epoch is not None
+            and lost.first <= p.offset <= (lost.last or p.offset)
+            and self._means(p, lost.epoch)
+            for lost in told
+            for p in places
+        )
 
     def _check_effects(self, reader: ReaderProcess) -> None:
         seen: dict[tuple[str, str], Position] = {}
@@ -418,10 +443,7 @@ class World:
             if not reader.wants(message):
                 self.violated(f"{reader.name} acted on {effect.name}, which it did not want")
             before = seen.setdefault(effect.name, effect.position)
-            if before.epoch != effect.position.epoch:
-                # A tail that was torn off below what was delivered, and not acknowledged: its writer publishes it again.
-                self.figures.repeated += 1
-            elif before != effect.position or effect.position in acted:
+            if before != effect.position or effect.position in acted:
                 self.violated(f"{reader.name} acted twice on {effect.name}")
             acted.add(effect.position)
             # A hub that skips messages is resumed from before them: what was missed then comes behind what was not.
@@ -452,6 +474,7 @@ class World:
         figures.deaths = sum(process.lives for process in self._processes()) - len(self._processes())
         figures.turns = self.loop.turns
         figures.epochs = self.disk.epoch_number
+        figures.repeated = sum(reader.repeated for reader in self.readers)
         figures.virtual_s = self.loop.time() - virtual.START
         return figures
 

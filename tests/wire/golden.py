@@ -17,6 +17,7 @@ from typing import Any
 
 from hub.core import notices
 from hub.core.entry import Entry
+from hub.core.ledger import Ended
 from hub.core.positions import start
 from hub.core.session import Session
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell
@@ -146,6 +147,14 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
     ):
         began = start(EPOCH, 30, 60, resume, earliest=False)
         yield name, reply(1, began.as_data(EPOCH) | lists)
+    lineage = (Ended("e5", 50, 58), Ended("e6", 38, 57))
+    for name, resume in (
+        ("hub.reply.subscribe.cut", Resume("e6", 36, {})),
+        ("hub.reply.subscribe.cuts", Resume("e5", 12, {})),
+        ("hub.reply.subscribe.same", Resume("e6", 57, {})),
+    ):
+        began = start(EPOCH, 30, 60, resume, earliest=False, lineage=lineage)
+        yield name, reply(1, began.as_data(EPOCH) | lists)
     yield "hub.reply.publish", reply(9, {"epoch": EPOCH, "offset": 51, "duplicate": False})
     request = BotRequest(
         method="POST", path="/forceexit", body={"tradeid": "7"}, principal="user:u", key="k1"
@@ -162,7 +171,10 @@ def _own(wire: Wire) -> Iterator[tuple[str, dict[str, Any]]]:
             "rows": 500,
         },
     ]
-    yield "request.hello", {"type": "hello", "data": {"client": "c/1.2", "max_message": 8388608}}
+    yield (
+        "request.hello",
+        {"type": "hello", "data": {"client": "c/1.2", "max_message": 8388608, "features": ["lineage"]}},
+    )
     yield "request.subscribe", {"type": "subscribe", "id": 1, "data": {"want": want, "from": "live"}}
     held = [["alpha", "analyzed_df", ["BTC/USDT:USDT", "5m", "futures"], REV_EPOCH, 812]]
     resumed = {"want": want, "resume": {"epoch": EPOCH, "offset": 40, "keys": held}}
