@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -195,6 +195,7 @@ class Node:
         self._connections: dict[str, _Connection] = {}
         self._appends: deque[Append] = deque()
         self._committing: list[Append] = []
+        self._answered: dict[_Connection, None] | None = None
         self._stopped = False
         self._told_unreadable = False
         self._wake_committer = asyncio.Event()
@@ -568,7 +569,10 @@ class Node:
             session.tell(reply_error(number, results[0].as_data()))
         else:
             session.tell(reply(number, answers[0]))
-        self._drive_soon(connection)
+        if self._answered is None:
+            self._drive_soon(connection)
+        else:
+            self._answered[connection] = None
 
     def publish(
         self, principal: Principal, item: Any, wire: Wire, done: Done, order: PublishOrder | None = None
@@ -696,12 +700,18 @@ class Node:
         self._note_floor()
         self.core.committed(results)
         self._flush_soon()
-        for result in results:
-            if result.refused is not None:
-                _tell(result.append, result.refused)
-            else:
-                ack = {"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate}
-                _tell(result.append, ack)
+        answered: dict[_Connection, None] = {}
+        self._answered = answered
+        try:
+            for result in results:
+                if result.refused is not None:
+                    _tell(result.append, result.refused)
+                else:
+                    ack = {"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate}
+                    _tell(result.append, ack)
+        finally:
+            self._answered = None
+        self._drive_now(answered)
 
     def _not_durable(self, error: Exception, count: int) -> NotDurable:
         """What publishers are told of a log that could not store. One that says why has also logged it, once."""
@@ -781,6 +791,16 @@ class Node:
                 self._drive_scheduled(self._behind.popleft())
         finally:
             self._drive_behind_soon()
+
+    def _drive_now(self, connections: Iterable[_Connection]) -> None:
+        """In this turn of the loop: what publishers wait for goes ahead of the fan-out."""
+        for connection in connections:
+            try:
+                self._drive(connection)
+            except Exception:
+                logger.exception("a session could not be served; it ends")
+                connection.session.close(CloseCode.INTERNAL_ERROR, "internal error")
+                self._act(connection)
 
     def _drive_scheduled(self, connection: _Connection) -> None:
         connection.driving = False

@@ -6,6 +6,10 @@ and `lineage`, so that a row which was changed or is missing shows when the data
 
 A row of `lineage` is written once and never changed: it says of an epoch how it ended, and which one followed. What later cuts make
 of it follows from the rows behind it. So no old version of a row can say too much, and a chain with a row missing ends there.
+
+To write them with every commit would more than double its pages. They are written with every transaction of retention, since
+nothing else knows the floor, and else once in 256 records: who reads them adds the records behind `meta.head`. Such a record
+whose content is damaged could be of any stream: none has its last offset before it then.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hub.core.ledger import Ended
+from hub.log import records
 from hub.log.database import VERSION, Malformed
 
 __all__ = [
@@ -40,6 +45,7 @@ EPOCHS = 16
 Stream = tuple[str, str]
 MAGIC = f"tradewire ledger {VERSION}"
 _FAMILY = b"tradewire ledger "
+_RECORDS_PER_WRITE = 256
 _META = "magic, epoch, floor, head, bytes, least_prev, books, checksum"
 
 
@@ -61,12 +67,16 @@ class OtherVersion(Exception):
 
 @dataclass(slots=True)
 class Books:
-    """The books as they were committed last."""
+    """The books as they were committed last. `meta.books` is the sum of what is written."""
 
     meta: Meta
     streams: dict[Stream, int] = field(default_factory=dict)
     expired: dict[str, int] = field(default_factory=dict)
     lineage: tuple[Ended, ...] = ()
+    written: int = 0
+    """The head that the row of `meta` says."""
+    unwritten: dict[Stream, int | None] = field(default_factory=dict)
+    """What the table says of the streams that have changed since."""
 
     def end(self, epoch: str, told: int | None) -> None:
         """Begin another epoch here, and remember this one. `told` is the highest offset that was told in it."""
@@ -74,8 +84,12 @@ class Books:
         self.lineage = (*self.lineage, ended)[-EPOCHS:]
         self.meta = replace(self.meta, epoch=epoch)
 
+    def is_due(self, count: int) -> bool:
+        """Whether a transaction with `count` more records has to write them."""
+        return self.meta.head + count - self.written >= _RECORDS_PER_WRITE
+
     def sum(self) -> int:
-        """What the column `books` must say."""
+        """What the column `books` must say when all is written."""
         total = 0
         for (bot, topic), last in self.streams.items():
             total ^= _number_of("s", bot, topic, last)
@@ -96,6 +110,7 @@ class Draft:
         self.bytes = books.meta.bytes
         self._streams: dict[Stream, int] = {}
         self._expired: dict[str, int] = {}
+        self._sum: int | None = None
 
     def last(self, stream: Stream) -> int:
         """The last offset of a stream: what its next message names as `prev`."""
@@ -121,16 +136,22 @@ class Draft:
 
     @property
     def changed(self) -> bool:
-        """Whether there is anything to write."""
+        """Whether the transaction did anything."""
         return (self.floor, self.head) != (self._books.meta.floor, self._books.meta.head)
 
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Write what changed, within the transaction."""
+    def write_due(self, connection: sqlite3.Connection) -> None:
+        """Write what changed since the books were written, if they have to be, within the transaction."""
+        if self.floor != self._books.meta.floor or self._books.is_due(self.head - self._books.meta.head):
+            self._write(connection)
+
+    def _write(self, connection: sqlite3.Connection) -> None:
         books = self._books
         total = books.meta.books
-        for (bot, topic), last in self._streams.items():
-            if (bot, topic) in books.streams:
-                total ^= _number_of("s", bot, topic, books.streams[bot, topic])
+        streams = {stream: books.streams[stream] for stream in books.unwritten} | self._streams
+        for (bot, topic), last in streams.items():
+            before = books.unwritten.get((bot, topic), books.streams.get((bot, topic)))
+            if before is not None:
+                total ^= _number_of("s", bot, topic, before)
             total ^= _number_of("s", bot, topic, last)
         for publisher, ts in self._expired.items():
             if publisher in books.expired:
@@ -138,21 +159,33 @@ class Draft:
             total ^= _number_of("p", publisher, "", ts)
         connection.executemany(
             "INSERT OR REPLACE INTO streams VALUES (?, ?, ?)",
-            ((bot, topic, last) for (bot, topic), last in self._streams.items()),
+            ((bot, topic, last) for (bot, topic), last in streams.items()),
         )
         connection.executemany(
             "INSERT OR REPLACE INTO publishers VALUES (?, ?, ?)",
             (publisher_row(publisher, ts) for publisher, ts in self._expired.items()),
         )
+        self._sum = total
+        _write_meta(connection, self._meta())
+
+    def _meta(self) -> Meta:
+        before = self._books.meta
         size = 0 if self.floor == self.head else self.bytes
-        self._meta = Meta(books.meta.epoch, self.floor, self.head, size, books.meta.least_prev, total)
-        _write_meta(connection, self._meta)
+        total = before.books if self._sum is None else self._sum
+        return Meta(before.epoch, self.floor, self.head, size, before.least_prev, total)
 
     def keep(self) -> None:
         """It is committed."""
-        self._books.streams.update(self._streams)
-        self._books.expired.update(self._expired)
-        self._books.meta = self._meta
+        books = self._books
+        if self._sum is None:
+            for stream in self._streams:
+                books.unwritten.setdefault(stream, books.streams.get(stream))
+        else:
+            books.unwritten.clear()
+            books.written = self.head
+        books.streams.update(self._streams)
+        books.expired.update(self._expired)
+        books.meta = self._meta()
 
 
 def meta_row(meta: Meta) -> tuple[Any, ...]:
@@ -244,7 +277,7 @@ def _is_other_version(magic: bytes) -> bool:
 
 
 def read_books(connection: sqlite3.Connection) -> Books:
-    """All of the books, checked.
+    """All of the books, checked, and brought up to the newest record.
 
     Raises:
         Malformed: something in them is not what was written. OtherVersion. sqlite3.Error.
@@ -260,7 +293,35 @@ def read_books(connection: sqlite3.Connection) -> Books:
     books.lineage = _read_lineage(connection, books.meta.epoch)
     if books.sum() != books.meta.books:
         raise Malformed("streams, publishers and lineage do not fit their checksum")
+    if not 0 <= books.meta.floor <= books.meta.head:
+        raise Malformed("its floor lies beyond its head")
+    books.written = books.meta.head
+    _add_unwritten(connection, books)
     return books
+
+
+def _add_unwritten(connection: sqlite3.Connection, books: Books) -> None:
+    """Add the records behind the head that was written."""
+    head, size, least = books.written, books.meta.bytes, books.meta.least_prev
+    changed: dict[Stream, int] = {}
+    asked = f"SELECT {records.COLUMNS} FROM records WHERE offset > ? ORDER BY offset"
+    for row in connection.execute(asked, (head,)):
+        good = records.is_record(row)
+        # Only a good record proves that the numbers before it were given.
+        if type(row[0]) is not int or row[0] <= head or (row[0] > head + 1 and not good):
+            raise Malformed("its records lie beyond its head")
+        if row[0] > head + 1 or not good:
+            least = row[0] - 1 if good else row[0]
+        head = row[0]
+        if good:
+            changed[row[4].decode(), row[5].decode()] = head
+            size += records.size_of(row)
+    meta = books.meta
+    if least != meta.least_prev:
+        changed = {stream: max(least, changed.get(stream, 0)) for stream in {**books.streams, **changed}}
+    books.unwritten = {stream: books.streams.get(stream) for stream in changed}
+    books.streams |= changed
+    books.meta = Meta(meta.epoch, meta.floor, head, size, least, meta.books)
 
 
 def _read_lineage(connection: sqlite3.Connection, epoch: str) -> tuple[Ended, ...]:
@@ -286,6 +347,8 @@ def write_books(connection: sqlite3.Connection, books: Books) -> None:
     connection.executemany("INSERT INTO lineage VALUES (?, ?, ?, ?, ?, ?)", _lineage_rows(books))
     meta = books.meta
     books.meta = Meta(meta.epoch, meta.floor, meta.head, meta.bytes, meta.least_prev, books.sum())
+    books.written = meta.head
+    books.unwritten = {}
     _write_meta(connection, books.meta)
 
 

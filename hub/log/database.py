@@ -34,11 +34,10 @@ BUSY_MS = 5000
 CACHE_KIB = 16 * 1024
 WAL_KEPT_BYTES = 16 << 20
 
-# AUTOINCREMENT keeps SQLite from giving a number again when retention has emptied the table. The writer numbers by itself,
-# from `meta.head`; should the two ever differ, the higher holds.
+# No AUTOINCREMENT: the writer numbers by itself (hub.log.books), and sqlite_sequence would be one more page in every commit.
 TABLES = """
 CREATE TABLE records (
-    offset INTEGER PRIMARY KEY AUTOINCREMENT,
+    offset INTEGER PRIMARY KEY,
     prev INTEGER NOT NULL,
     stored_ms INTEGER NOT NULL,
     ts INTEGER NOT NULL,

@@ -168,7 +168,7 @@ class Group:
         self._tell(self._answer, jobs, results, error)
         for call in calls:
             self._guarded(call.function)
-        self._guarded(writer.bound_wal)
+        self._guarded(writer.tend_wal)
         return go_on
 
     def _gather(self, first: _Job) -> tuple[list[_Job], bool, list[_Call[None]]]:

@@ -89,7 +89,8 @@ def open_database(directory: Directory, mark: MarkFile, new_epoch: Callable[[], 
         if not database.is_malformed(error):
             raise
         logger.warning("the ledger's database %s is damaged: %s", directory.database, database.said(error))
-        salvaged = salvage(directory, fallback)
+        told = before.offset if before is not None and before.identity.is_of(identity) else 0
+        salvaged = salvage(directory, fallback, told)
         for line in lines(salvaged):
             logger.warning("%s", line)
         if salvaged.meta is None:
@@ -122,7 +123,7 @@ def reopen_database(directory: Directory, opened: Opened, told: int, *, malforme
     epoch = opened.books.meta.epoch
     identity = opened.identity
     if malformed:
-        for line in lines(salvage(directory, epoch)):
+        for line in lines(salvage(directory, epoch, told)):
             logger.warning("%s", line)
         identity = identity_of(directory.database)
     elif directory.database.stat().st_ino != identity.inode:
@@ -130,7 +131,6 @@ def reopen_database(directory: Directory, opened: Opened, told: int, *, malforme
     connection = database.connect(directory.database)
     try:
         books = read_books(connection)
-        _check_head(connection, books)
         if (books.meta.epoch, max(told, books.meta.head)) != (epoch, books.meta.head):
             raise Cut(f"it ends at {books.meta.head}, and {told} was told")
         if not database.checkpoint(connection, truncate=True):
@@ -211,7 +211,6 @@ def _checked(directory: Directory) -> tuple[sqlite3.Connection, Books]:
         if verdict != b"ok":
             raise Malformed(verdict.decode(errors="replace").replace("\n", " ")[:200])
         books = read_books(connection)
-        _check_head(connection, books)
     except BaseException:
         connection.close()
         raise
@@ -234,16 +233,6 @@ def _size(directory: Directory) -> int:
     with contextlib.suppress(FileNotFoundError):
         size += directory.wal.stat().st_size
     return size
-
-
-def _check_head(connection: sqlite3.Connection, books: Books) -> None:
-    meta = books.meta
-    (highest,) = connection.execute("SELECT max(offset) FROM records").fetchone()
-    sequence = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
-    if (highest or 0) > meta.head or not 0 <= meta.floor <= meta.head:
-        raise Malformed("its records lie beyond its head")
-    if meta.head and (sequence is None or sequence[0] != meta.head):
-        raise Malformed("its sequence does not fit its head")
 
 
 def _dropped(directory: Directory, books: Books, before: Mark) -> bool:

@@ -113,7 +113,8 @@ class _Transaction:
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
-        return self._connection, meta.floor, min(meta.head, self._snapshot.told)
+        # The head that is written may lie behind what was told.
+        return self._connection, meta.floor, self._snapshot.told
 
     def _meta(self) -> Meta:
         snapshot = self._snapshot

@@ -19,7 +19,8 @@ Row = Sequence[Any]
 """(offset, prev, stored_ms, ts, bot, topic, publisher, mid, body, checksum); texts as UTF-8 bytes when they are read."""
 
 COLUMNS = "offset, prev, stored_ms, ts, bot, topic, publisher, mid, body, checksum"
-INSERT = f"INSERT INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+"""It inserts no row where its offset or its id is there."""
 _INTEGERS = slice(0, 4)
 _TEXTS = slice(4, 8)
 _BODY, _CHECKSUM = 8, 9

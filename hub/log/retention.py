@@ -1,7 +1,8 @@
 """Retention: the oldest records leave, by bytes and by age, a bounded step at a time.
 
-A step is part of a transaction, of an append where one is under way, so that under load it costs no sync of its own. Only a
-prefix leaves. Age is counted from when the hub stored a record, since a publisher may send what happened long ago.
+What is over by bytes leaves in the transaction of an append, so that it costs no sync of its own, and with some to spare, so that
+only one append in many pays for it; what is over by age leaves once a second. Only a prefix leaves. Age is counted from when the
+hub stored a record, since a publisher may send what happened long ago.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from hub.log.books import Draft
 
 __all__ = ["Retention", "remove"]
 
+SPARED_STEP = 64 << 10
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
@@ -22,11 +25,21 @@ class Retention:
     max_bytes: int
     max_age_ms: int | None = None
 
+    def is_over(self, size: int) -> bool:
+        """Whether so many bytes are too many."""
+        return size > self.max_bytes
+
+    @property
+    def spared_bytes(self) -> int:
+        """Where a removal by bytes ends: 1/256 below, in steps of 64 KiB, so that a small ledger is not emptied for it."""
+        return self.max_bytes - self.max_bytes // (256 * SPARED_STEP) * SPARED_STEP
+
 
 def remove(
     connection: sqlite3.Connection, draft: Draft, retention: Retention, now_ms: int, limit: int
 ) -> int:
     """Remove at most `limit` slots that are due; how many. The newest record leaves for its age only."""
+    room = retention.spared_bytes if retention.is_over(draft.bytes) else retention.max_bytes
     before_ms = None if retention.max_age_ms is None else now_ms - retention.max_age_ms
     floor = draft.floor
     passed = 0
@@ -37,7 +50,7 @@ def remove(
         # A damaged record leaves with the next good one: nothing in it can be believed.
         good = records.is_record(row)
         if good:
-            by_bytes = draft.bytes > retention.max_bytes and row[0] < draft.head
+            by_bytes = draft.bytes > room and row[0] < draft.head
             if not by_bytes and not (before_ms is not None and row[2] < before_ms):
                 break
             draft.remove(row[6].decode(), row[3], records.size_of(row))

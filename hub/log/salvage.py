@@ -51,10 +51,11 @@ class _Found:
     """Records whose id another one has: of one that retention removed, or stored twice for a damaged index."""
 
 
-def salvage(directory: Directory, fallback_epoch: str) -> Salvaged:
+def salvage(directory: Directory, fallback_epoch: str, told: int) -> Salvaged:
     """Make a fresh database of what is good in the malformed one, and put it in its place. No connection has it open.
 
-    `fallback_epoch` is for a ledger whose own epoch cannot be read.
+    `fallback_epoch` is for a ledger whose own epoch cannot be read, and `told` is what was told in that epoch: what is missing up
+    to there is lost.
 
     Raises:
         OSError, sqlite3.Error: there is no room for it, or the like; the malformed database is where it was.
@@ -65,7 +66,7 @@ def salvage(directory: Directory, fallback_epoch: str) -> Salvaged:
     try:
         connection.execute("PRAGMA synchronous = OFF")
         found = _copy(connection, directory.database, wals)
-        salvaged = _complete(connection, found, fallback_epoch)
+        salvaged = _complete(connection, found, fallback_epoch, told)
         connection.execute("PRAGMA synchronous = FULL")
         database.checkpoint(connection, truncate=True)
     finally:
@@ -77,14 +78,13 @@ def salvage(directory: Directory, fallback_epoch: str) -> Salvaged:
 def _copy(connection: sqlite3.Connection, path: Path, wals: list[Path]) -> _Found:
     found = _Found()
     inserted = 0
-    insert = records.INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
     connection.execute("BEGIN")
     for rowid, columns in pages.rows(path, wals):
         if len(columns) == 10:
             row: tuple[Any, ...] = (rowid, *columns[1:])
             if rowid > 0 and records.is_record(row):
                 row = (*row[:4], *(text.decode() for text in row[4:8]), *row[8:])
-                if not connection.execute(insert, row).rowcount:
+                if not connection.execute(records.INSERT, row).rowcount:
                     _note_twin(connection, found, row)
                 inserted += 1
                 if inserted % _ROWS_PER_COMMIT == 0:
@@ -118,7 +118,7 @@ def _better_meta(found: _Found, meta: Meta | None) -> None:
         found.meta = meta
 
 
-def _complete(connection: sqlite3.Connection, found: _Found, fallback_epoch: str) -> Salvaged:
+def _complete(connection: sqlite3.Connection, found: _Found, fallback_epoch: str, told: int) -> Salvaged:
     """Remove what was removed before, quarantine what is missing, write the books."""
     connection.execute("BEGIN")
     lowest, highest = connection.execute("SELECT min(offset), max(offset) FROM records").fetchone()
@@ -129,10 +129,9 @@ def _complete(connection: sqlite3.Connection, found: _Found, fallback_epoch: str
         books.write_books(connection, Books(Meta(fallback_epoch)))
         connection.execute("COMMIT")
         return Salvaged(Path(), None)
-    floor, head = meta.floor, max(meta.head, highest or 0)
+    floor, head = meta.floor, max(meta.head, highest or 0, told if meta.epoch == fallback_epoch else 0)
     connection.execute("DELETE FROM records WHERE offset <= ?", (floor,))
-    insert = records.INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
-    connection.executemany(insert, (row for row in found.twins if row[0] > floor))
+    connection.executemany(records.INSERT, (row for row in found.twins if row[0] > floor))
     ranges = list(missing(connection, floor, head))
     write_ranges(connection, ranges)
     lost = sum(last - first + 1 for first, last in ranges)
@@ -143,8 +142,6 @@ def _complete(connection: sqlite3.Connection, found: _Found, fallback_epoch: str
     lineage = books.lineage_of(meta.epoch, found.ended)
     made = Meta(meta.epoch, floor, head, size, least)
     books.write_books(connection, Books(made, streams, expired if floor else {}, lineage))
-    connection.execute("DELETE FROM sqlite_sequence")
-    connection.execute("INSERT INTO sqlite_sequence VALUES ('records', ?)", (head,))
     connection.execute("COMMIT")
     return Salvaged(Path(), made, count, lost)
 

@@ -3,8 +3,12 @@
 Theory of operation
 ===================
 `commit` takes what waits and makes one transaction of it: an id that is known is answered from its record, everything else gets
-the next offset; retention takes as much from the other end; the books go in with them. One COMMIT is one sync of the WAL. The
-mark is written next, and only then are results returned.
+the next offset; where there are too many bytes, retention takes some from the other end; now and then the books go in with them.
+One COMMIT is one sync of the WAL. The mark is written next, and only then are results returned.
+
+An append that comes alone, with nothing else due, is one statement, which is a transaction by itself: three pages of the WAL.
+The WAL is laid out ahead of it in zeros, which SQLite takes for no frame: a sync of a file that grows is two writes more, one of
+them in the journal of the file system, and takes twice as long.
 
 A commit that failed leaves everything open. A sync that failed tells its error once; the pages may count as clean now and yet
 not be on the disk, so neither the WAL nor a second sync can be believed. So the connection is opened again, the books are read
@@ -25,8 +29,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hub.core.entry import Entry
@@ -44,10 +49,12 @@ __all__ = ["Writer"]
 
 WAL_FRAMES = 4000
 """Pages in the WAL, about, after which they are copied into the database: 16 MiB."""
-FRAMES_PER_COMMIT = 6
+FRAMES_PER_COMMIT = 3
 FRAMES_PER_RECORD = 2
 WAL_TRUNCATE_BYTES = 64 << 20
+WAL_AHEAD = bytes(512 << 10)
 TRUNCATE_WAIT_MS = 50
+REMOVED_PER_COMMIT = 64
 RETENTION_STEP = 256
 RECOVER_AGAIN_MS = 500
 RECOVERED_MS = 10_000
@@ -93,8 +100,11 @@ class Writer:
         self._cut = False
         self._stored: list[tuple[Entry, int, int]] = []
         self._frames = 0
+        self._laid_out = 0
+        # Asked after every commit, where a Path costs ten times its stat.
+        self._wal = os.fspath(directory.wal)
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
-        self._wal = _inode(directory.wal)
+        self._wal_inode = _inode(directory.wal)
 
     @property
     def books(self) -> Books:
@@ -123,18 +133,16 @@ class Writer:
         assert connection is not None
         draft = Draft(self.books)
         self._stored = []
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            results = [self._append(connection, draft, append) for append in batch]
-            stored = draft.head - self.books.meta.head
-            remove(connection, draft, self.retention, self._now_ms(), 2 * stored + 16)
-            if draft.changed:
-                draft.write(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+        if len(batch) == 1 and not self._is_more_due(batch[0].entry):
+            results = [self._append(connection, draft, batch[0])]
+        else:
+            with _transaction(connection):
+                results = [self._append(connection, draft, append) for append in batch]
+                if self.retention.is_over(draft.bytes):
+                    limit = 2 * len(self._stored) + REMOVED_PER_COMMIT
+                    remove(connection, draft, self.retention, self._now_ms(), limit)
+                draft.write_due(connection)
+        stored = len(self._stored)
         if draft.changed:
             draft.keep()
             self.commits += 1
@@ -150,20 +158,26 @@ class Writer:
         self.largest_group = max(self.largest_group, stored)
         return results
 
+    def _is_more_due(self, entry: Entry) -> bool:
+        """Whether this entry's transaction has more to do than to store it."""
+        return self.books.is_due(1) or self.retention.is_over(self.books.meta.bytes + entry.size)
+
     def _append(self, connection: sqlite3.Connection, draft: Draft, append: Append) -> Appended:
         entry = append.entry
         try:
             prev = draft.last(entry.stream)
             row, size = records.row_of(entry, draft.head + 1, prev, self._now_ms())
-            known = self._known(connection, entry)
         except UnicodeEncodeError:
             return Appended(append, refused=BadMessage(f"{entry.topic}: a text is none that UTF-8 can hold"))
-        if known is not None:
-            return _repeated(append, known)
-        if entry.ts <= draft.expired(entry.publisher):
+        expired = entry.ts <= draft.expired(entry.publisher)
+        if expired or not connection.execute(records.INSERT, row).rowcount:
+            known = self._known(connection, entry)
+            if known is not None:
+                return _repeated(append, known)
+            if not expired:
+                raise database.Malformed(f"offset {draft.head + 1} is there, beyond the head")
             said = f"{entry.topic}: ts is older than what the ledger still holds"
             return Appended(append, refused=IdExpired(said))
-        connection.execute(records.INSERT, row)
         draft.add(entry.stream, size)
         self._stored.append((entry, draft.head, prev))
         return Appended(append, draft.head)
@@ -196,26 +210,20 @@ class Writer:
         connection = self._connection
         assert connection is not None
         draft = Draft(self.books)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             removed = remove(connection, draft, self.retention, self._now_ms(), RETENTION_STEP)
-            if draft.changed:
-                draft.write(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+            draft.write_due(connection)
         if draft.changed:
             draft.keep()
             self._frames += FRAMES_PER_COMMIT + removed
         return removed
 
-    def bound_wal(self) -> None:
-        """Copy the WAL into the database when it has grown; between commits, so that none waits for it."""
+    def tend_wal(self) -> None:
+        """Copy the WAL into the database when it has grown, or lay it out; between commits, so that none waits for it."""
         if self.failure is None:
             try:
                 self._bound_wal()
+                self._lay_out_wal()
             except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
                 self._fail(error)
 
@@ -231,12 +239,25 @@ class Writer:
             else:
                 database.checkpoint(self._connection, truncate=False)
 
+    def _lay_out_wal(self) -> None:
+        size = self.wal_bytes()
+        if not 0 < size < database.WAL_KEPT_BYTES or size == self._laid_out:
+            return
+        # A disk that is full says so to the next commit that needs more.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._wal, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, WAL_AHEAD, size)
+            finally:
+                os.close(descriptor)
+        self._laid_out = self.wal_bytes()
+
     def _check_name(self) -> None:
         """Someone may have moved the file away: what is written to it then is lost at the next start."""
         if self.directory.database.stat().st_ino != self._opened.identity.inode:
             self._cut = True
             raise OSError("another file has the name of its database; start the hub again")
-        if _inode(self.directory.wal) != self._wal:
+        if _inode(self.directory.wal) != self._wal_inode:
             assert self._connection is not None
             logger.warning("the WAL of the ledger %s was removed while it is open", self.directory.database)
             # Readers no longer find what it holds, nor would the next start; by its descriptor it can still be copied.
@@ -246,7 +267,7 @@ class Writer:
     def wal_bytes(self) -> int:
         """The size of the WAL."""
         try:
-            return self.directory.wal.stat().st_size
+            return os.stat(self._wal).st_size
         except OSError:
             return 0
 
@@ -334,7 +355,7 @@ class Writer:
         self._malformed = False
         self.failure = None
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
-        self._wal = _inode(self.directory.wal)
+        self._wal_inode = _inode(self.directory.wal)
 
     def close(self) -> None:
         """Copy the WAL into the database, bring the mark to the disk, release."""
@@ -345,6 +366,18 @@ class Writer:
             except sqlite3.Error as error:
                 logger.warning("the ledger was not closed well: %s", database.said(error))
         self._mark.close()
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _repeated(append: Append, row: records.Row) -> Appended:

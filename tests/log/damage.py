@@ -57,11 +57,17 @@ async def build(directory: Path, count: int, *, killed: bool, room: int = 1 << 3
     for i in range(0, count, 4):
         await log.append([Append(e, None) for e in entries[i : i + 4]])
     stored = {e.offset: content(e) for e in entries}
-    files = (at.database.read_bytes(), at.wal.read_bytes())
+    files = (at.database.read_bytes(), _frames(at.wal.read_bytes()))
     await log.close()
     if not killed:
         files = (at.database.read_bytes(), b"")
     return Ledger(state.epoch, stored, log.floor, files[0], files[1] if killed else None)
+
+
+def _frames(wal: bytes) -> bytes:
+    """Without what the writer laid out ahead."""
+    count = -(-(len(wal.rstrip(b"\0")) - 32) // 4120)
+    return wal[: 32 + 4120 * count]
 
 
 def flip(path: Path, bit: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from hub.core.ledger import Append, Damaged, Ended, LogState, Read
 from hub.log import database
-from hub.log.books import EPOCHS
+from hub.log.books import EPOCHS, read_books
 from hub.log.mark import MarkFile
 from hub.log.sqlite import SqliteLog
 from hub.protocol.errors import ConfigError, NotDurable
@@ -222,6 +222,43 @@ async def test_a_damaged_record_is_named_once_and_those_behind_it_stay(
             await until(lambda: log.statistics()["damaged"] == 1)
             assert await append(log, entry("7")) == [(7, True)], "nobody knows what it held"
     assert not caplog.records, "it was told in the first round"
+
+
+async def test_the_books_are_brought_up_to_the_newest_record(tmp_path: Path) -> None:
+    stored = {}
+    async with opened(tmp_path) as log:
+        for i in range(1, 301):
+            one = entry(str(i), bot=f"b{i % 7}")
+            await append(log, one)
+            stored[one.stream] = one.offset
+            if i in (255, 256, 257, 300):
+                copy = tmp_path / str(i)
+                copy.mkdir()
+                for name in ("ledger.sqlite", "ledger.sqlite-wal"):
+                    shutil.copy(tmp_path / name, copy)
+                with contextlib.closing(database.connect(copy / "ledger.sqlite")) as connection:
+                    books = read_books(connection)
+                assert (books.streams, books.meta.head) == (stored, i)
+                assert books.meta.bytes == log.statistics()["bytes"]
+                assert books.written == (0 if i < 256 else 256)
+    log = SqliteLog(tmp_path)
+    assert (await log.open()).streams == stored
+    await log.close()
+
+
+async def test_a_damaged_record_that_the_books_do_not_know_could_be_of_any_stream(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await append(log, *(entry(str(i), bot=f"b{i % 2}") for i in range(1, 10)))
+    file = log.directory.database
+    data = file.read_bytes()
+    with file.open("r+b") as damaged:
+        damaged.seek(data.index(b'"number":"8"'))
+        damaged.write(b"x")
+    for round_, prevs in enumerate(([8, 9, 8], [10, 11, 8])):
+        fresh = [entry(f"{bot}{round_}", bot=bot, ts=99) for bot in ("b0", "b1", f"new{round_}")]
+        async with opened(tmp_path) as log:
+            await append(log, *fresh)
+        assert [one.prev for one in fresh] == prevs
 
 
 # --- the epoch

@@ -51,7 +51,7 @@ async def fill(directory: Path) -> None:
     log = SqliteLog(directory, monotonic_ms=lambda: clock[0])
     state = await log.open()
     # Room for the database and some of the WAL.
-    limit = log.directory.database.stat().st_size + 200_000
+    limit = log.directory.database.stat().st_size + 120_000
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     stored, refused, number = 0, [], 0
