@@ -200,7 +200,7 @@ class Hub:
                 unsent=self._unsent,
                 trusted_proxies=config.hub.trusted_proxies,
             ),
-            _closing_s(config) / 2,
+            _closing_s(config) / 4,
         )
         runs = {
             upstream.name: UpstreamRuns(reconciler, upstream.name, publish=upstream.reconciles == "publish")
