@@ -349,9 +349,9 @@ class Node:
             version=VERSION,
             node=self.name,
             now_ms=self.clock.now_ms(),
-            epoch=self.core.epoch,
+            epoch=self.epoch,
             floor=self.core.floor,
-            head=self.core.tail.next - 1,
+            head=self.head,
             heartbeat_ms=self.limits.heartbeat_ms,
             limits=self.limits.announced(),
         )
@@ -707,7 +707,7 @@ class Node:
                 if result.refused is not None:
                     _tell(result.append, result.refused)
                 else:
-                    ack = {"epoch": self.core.epoch, "offset": result.offset, "duplicate": result.duplicate}
+                    ack = {"epoch": self.epoch, "offset": result.offset, "duplicate": result.duplicate}
                     _tell(result.append, ack)
         finally:
             self._answered = None
