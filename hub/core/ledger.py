@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Append:
     """Effect: store this entry. `token` comes back with the result."""
 
@@ -38,9 +38,9 @@ class Append:
     token: object
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Appended:
-    """What became of one append: committed (perhaps before: `duplicate`), or refused."""
+    """What became of one append: committed (perhaps before: `duplicate`), or refused. Nobody changes it."""
 
     append: Append
     offset: int = 0

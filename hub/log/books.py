@@ -84,10 +84,6 @@ class Books:
         self.lineage = (*self.lineage, ended)[-EPOCHS:]
         self.meta = replace(self.meta, epoch=epoch)
 
-    def is_due(self, count: int) -> bool:
-        """Whether a transaction with `count` more records has to write them."""
-        return self.meta.head + count - self.written >= _RECORDS_PER_WRITE
-
     def sum(self) -> int:
         """What the column `books` must say when all is written."""
         total = 0
@@ -139,9 +135,15 @@ class Draft:
         """Whether the transaction did anything."""
         return (self.floor, self.head) != (self._books.meta.floor, self._books.meta.head)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the transaction has to write the books: retention moved the floor, or they were written long ago."""
+        books = self._books
+        return self.floor != books.meta.floor or self.head - books.written >= _RECORDS_PER_WRITE
+
     def write_due(self, connection: sqlite3.Connection) -> None:
         """Write what changed since the books were written, if they have to be, within the transaction."""
-        if self.floor != self._books.meta.floor or self._books.is_due(self.head - self._books.meta.head):
+        if self.is_due:
             self._write(connection)
 
     def _write(self, connection: sqlite3.Connection) -> None:

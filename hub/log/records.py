@@ -7,18 +7,19 @@ takes 0.4 us of the 21 us that a record costs, and salvage takes as true whateve
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 from hub.core.entry import Entry
 
-__all__ = ["COLUMNS", "INSERT", "Row", "entry_of", "is_record", "row_of", "size_of"]
+__all__ = ["COLUMNS", "FIELDS", "INSERT", "Row", "entry_of", "is_record", "row_of", "size_of"]
 
 Row = Sequence[Any]
 """(offset, prev, stored_ms, ts, bot, topic, publisher, mid, body, checksum); texts as UTF-8 bytes when they are read."""
 
 COLUMNS = "offset, prev, stored_ms, ts, bot, topic, publisher, mid, body, checksum"
+FIELDS = 10
 INSERT = f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 """It inserts no row where its offset or its id is there."""
 _INTEGERS = slice(0, 4)
@@ -28,9 +29,10 @@ _OVERHEAD_BYTES = 64
 
 
 def _checksum(numbers: Sequence[int], texts: Sequence[bytes], body: bytes) -> bytes:
-    lengths = [len(part) for part in (*texts, body)]
-    head = b"%d %d %d %d %d %d %d %d %d " % (*numbers, *lengths)
-    return hashlib.blake2b(b"".join((head, *texts, body)), digest_size=8).digest()
+    bot, topic, publisher, mid = texts
+    sizes = (len(bot), len(topic), len(publisher), len(mid), len(body))
+    content = b"%d %d %d %d %d %d %d %d %d %b%b%b%b%b" % (*numbers, *sizes, bot, topic, publisher, mid, body)
+    return blake2b(content, digest_size=8).digest()
 
 
 def row_of(entry: Entry, offset: int, prev: int, stored_ms: int) -> tuple[Row, int]:
@@ -39,17 +41,17 @@ def row_of(entry: Entry, offset: int, prev: int, stored_ms: int) -> tuple[Row, i
     Raises:
         UnicodeEncodeError: one of its texts is none that UTF-8 can hold.
     """
-    texts = (entry.bot, entry.topic, entry.publisher, entry.mid or "")
+    bot, topic, publisher, mid, body = entry.bot, entry.topic, entry.publisher, entry.mid or "", entry.body
     numbers = (offset, prev, stored_ms, entry.ts)
-    encoded = [text.encode() for text in texts]
-    checksum = _checksum(numbers, encoded, entry.body)
-    return (*numbers, *texts, entry.body, checksum), _size(encoded, entry.body)
+    encoded = (bot.encode(), topic.encode(), publisher.encode(), mid.encode())
+    checksum = _checksum(numbers, encoded, body)
+    return (*numbers, bot, topic, publisher, mid, body, checksum), _size(encoded, body)
 
 
 def is_record(row: Row) -> bool:
     """Whether a row that was read is what was stored."""
     return (
-        len(row) == 10
+        len(row) == FIELDS
         and all(type(value) is int for value in row[_INTEGERS])
         and all(type(value) is bytes for value in row[_TEXTS])
         and type(row[_BODY]) is bytes
