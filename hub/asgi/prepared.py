@@ -10,8 +10,9 @@ class with five things of our own:
 2. A way to the end that always ends. Whoever closes, the Close frame goes out behind what was written, the peer's bytes are
    still read (so that the kernel answers with FIN and not with RST, which would destroy the Close frame on its way), and
    after CLOSE_TIMEOUT_S the transport is aborted: `transport.close()` alone waits for ever on a peer that does not read.
-3. A budget for reading. One `data_received` may hold 256 KiB, that is 43 690 empty frames; they are parsed in pieces of
-   PIECE_BYTES until a turn of the loop has handled FRAMES_PER_TURN, so that a client that floods slows itself only.
+3. A budget for reading. One read may bring READ_BYTES, that is 10 922 empty frames; they are parsed in pieces of
+   PIECE_BYTES until a turn of the loop has handled FRAMES_PER_TURN, so that a client that floods slows itself only. All reads
+   of a thread go into one buffer: asyncio's own way allocates 256 KiB for each, new pages from the kernel that cost 10 µs.
 4. Keepalive by silence: a Ping when nothing was received for `ws_ping_interval`, Close 4512 when nothing came for a further
    `ws_ping_timeout`. What the hub does not read by its own choice is not silence, nor is a buffer that drains.
 5. Quiet logs: no query string (legacy tokens are in it), no ERROR for a refusal, no traceback for a client's fault.
@@ -35,6 +36,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import threading
 from asyncio.transports import BaseTransport
 from collections.abc import Iterator
 from typing import Any, cast
@@ -62,6 +64,7 @@ from hub.protocol.errors import ConfigError
 
 __all__ = ["PreparedWebSocketProtocol", "check_uvicorn"]
 
+READ_BYTES = 64 * 1024
 PIECE_BYTES = 1024
 # The next piece after one that completed no frame: the inside of a large message costs no more turns and few calls.
 LARGE_PIECE_BYTES = 8 * 1024
@@ -77,6 +80,16 @@ RETRY_AFTER_S = 5
 # The parser would log requests with their query and headers at DEBUG, and each connection twice at INFO.
 _parser_logger = logging.getLogger("tradewire.asgi.parser")
 _parser_logger.setLevel(logging.ERROR)
+
+
+class _ReadBuffer(threading.local):
+    """What a read of this thread goes into; a turn of the loop takes it before the next read."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_BYTES))
+
+
+_read_buffer = _ReadBuffer()
 
 
 class _Outlet:
@@ -145,7 +158,7 @@ class _Outlet:
             self._listener.on_lost()
 
 
-class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
+class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
     """A websocket of uvicorn with an outlet; see the module's theory of operation.
 
     `Config.ws_max_size` bounds a message, unless the outlet's `expect_messages` says more; `ws_ping_interval` and
@@ -227,7 +240,13 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol):
         """Bytes that were read and that the app has not taken: unparsed, in fragments, or in messages."""
         return len(self._unread) + sum(map(len, self.frames)) + self._waiting_bytes
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _read_buffer.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(_read_buffer.view[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
         self._heard_at = self.loop.time()
         if self._discarding:
             return

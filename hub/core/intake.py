@@ -15,11 +15,11 @@ from hub.core.entry import Entry
 from hub.frames import v2
 from hub.frames.columns import Columns, Schema
 from hub.frames.timeframe import timeframe_ms
-from hub.protocol.codec import Wire, encode_body
+from hub.protocol.codec import Wire
 from hub.protocol.errors import BadFrame, BadMessage, Forbidden, IdExpired, Overloaded
 from hub.protocol.messages import NAME_LIMIT_BYTES, DeliveryClass, FrameKey, check_name, delivery_class, view
 from hub.protocol.principal import Principal
-from hub.protocol.values import plain
+from hub.protocol.values import canonical
 
 __all__ = [
     "FramePublish",
@@ -149,7 +149,7 @@ class Intake:
         Raises:
             PublishRefused: what is wrong with it, in one line.
         """
-        data = plain(data)
+        data, body = canonical(data)
         if not trusted:
             view(topic, data)
         kind = delivery_class(topic)
@@ -159,9 +159,7 @@ class Intake:
             _check_mid(mid)
         if kind is DeliveryClass.LEDGER and ts < now_ms - self.dedupe_ms:
             raise IdExpired(f"{topic}: ts is older than the {self.dedupe_ms} ms for which ids are remembered")
-        entry = Entry(
-            bot, topic, ts, data, encode_body(data), mid=str(mid) if mid else None, publisher=publisher
-        )
+        entry = Entry(bot, topic, ts, data, body, mid=str(mid) if mid else None, publisher=publisher)
         return LogPublish(entry, kind is DeliveryClass.LEDGER)
 
     def _frame(self, bot: str, item: Mapping[str, Any], wire: Wire, ts: int) -> FramePublish:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ __all__ = [
     "create",
     "is_malformed",
     "said",
+    "wal_position",
 ]
 
 VERSION = 1
@@ -176,6 +178,22 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def wal_position(shm: Path) -> tuple[bytes, int]:
+    """Which WAL this is (its salt, another with each that begins anew in the file) and the frames in it, of the wal-index header.
+
+    Costs no question to the WAL itself, which its next sync would pay for (see hub.log.writer). The format: "WAL-mode File Format"
+    of SQLite's documentation, section 2.1.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with shm.open("rb", buffering=0) as file:
+        header = file.read(40)
+    if len(header) < 40:
+        raise OSError("the wal-index has no header")
+    return header[32:40], int.from_bytes(header[16:20], sys.byteorder)
 
 
 def check_schema(connection: sqlite3.Connection) -> None:

@@ -31,8 +31,8 @@ _OVERHEAD_BYTES = 64
 def _checksum(numbers: Sequence[int], texts: Sequence[bytes], body: bytes) -> bytes:
     bot, topic, publisher, mid = texts
     sizes = (len(bot), len(topic), len(publisher), len(mid), len(body))
-    content = b"%d %d %d %d %d %d %d %d %d %b%b%b%b%b" % (*numbers, *sizes, bot, topic, publisher, mid, body)
-    return blake2b(content, digest_size=8).digest()
+    head = b"%d %d %d %d %d %d %d %d %d " % (*numbers, *sizes)
+    return blake2b(b"".join((head, bot, topic, publisher, mid, body)), digest_size=8).digest()
 
 
 def row_of(entry: Entry, offset: int, prev: int, stored_ms: int) -> tuple[Row, int]:

@@ -7,10 +7,10 @@ the next offset; where there are too many bytes, retention takes some from the o
 One COMMIT is one sync of the WAL. The mark is written next, and only then are results returned. A batch of new messages, with
 nothing else due, is one statement (`batch`), which is a transaction by itself: three pages of the WAL for one message.
 
-A sync writes the pages and nothing else only while the file's inode stays as it is; what changes it goes through the journal of the
-file system, a third write and half as long again (240 us where it is 160). So the WAL is laid out once, in zeros, which
-SQLite takes for no frame, and is not asked for its size between commits: the kernel gives a file that was asked a new time at
-the next write.
+A sync writes the pages and nothing else only while the file's inode stays as it is: else the inode or the journal of the file
+system is a third write, and takes half as long again (240 us where it is 160). So the WAL is laid out once, in zeros, which SQLite
+takes for no frame, and is not asked for its size between commits: the kernel (6.13 and newer) gives a file that was
+asked a new time at the next write.
 
 A commit that failed leaves everything open. A sync that failed tells its error once; the pages may count as clean now and yet
 not be on the disk, so neither the WAL nor a second sync can be believed. So the connection is opened again, the books are read
@@ -49,7 +49,7 @@ from hub.protocol.errors import NotDurable
 
 __all__ = ["Writer"]
 
-WAL_FRAMES = 4000
+WAL_FRAMES = 8000
 """Pages in the WAL, about, after which they are copied into the database: 16 MiB."""
 FRAMES_PER_COMMIT = 3
 FRAMES_PER_RECORD = 2
@@ -101,6 +101,7 @@ class Writer:
         self._salvaged_at: int | None = None
         self._cut = False
         self._frames = 0
+        self._copied = (b"", 0)
         self.damaged = quarantine.count(opened.connection, opened.books.meta.floor)
         self._wal_inode = _inode(directory.wal)
 
@@ -220,8 +221,14 @@ class Writer:
 
     def _bound_wal(self) -> None:
         assert self._connection is not None
+        if self._frames < WAL_FRAMES:
+            return
+        # What was counted is what a commit may need at most; a record among many needs a tenth of it.
+        salt, frames = database.wal_position(self.directory.shm)
+        copied = self._copied[1] if self._copied[0] == salt else 0
+        self._frames = frames - copied
         if self._frames >= WAL_FRAMES:
-            self._frames = 0
+            self._frames, self._copied = 0, (salt, frames)
             # A reader may hold a part of the WAL back; where that went on for long, the next readers wait for once.
             if self.wal_bytes() > WAL_TRUNCATE_BYTES:
                 self._connection.execute(f"PRAGMA busy_timeout = {TRUNCATE_WAIT_MS}")

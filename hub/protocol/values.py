@@ -31,15 +31,21 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import orjson
 
 from hub.protocol.errors import BadMessage
 from hub.protocol.messages import BARE_DATA, GenericMessage, Message
 
-__all__ = ["plain"]
+__all__ = ["canonical", "plain"]
 
 MAX_DEPTH = 32
 MAX_VALUES = 131_072
 """More take more than 256 KiB of JSON, which no message may have; to find that out at the end would take seconds."""
+_QUICK_BYTES = 2 * MAX_VALUES
+# What orjson would write by a rule of its own is left to ours.
+_AS_OURS = (
+    orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS
+)
 _CONTAINERS = frozenset({dict, list, tuple})
 _SECONDS = {
     "W": Fraction(604_800),
@@ -62,6 +68,28 @@ def plain(value: Any, path: str = "data") -> Any:
         return _plain(value, path, 0)
     except BadMessage as error:
         raise BadMessage(_one_line(str(error))) from None
+
+
+def canonical(value: Any) -> tuple[Any, bytes]:
+    """`plain(value)`, and the JSON that a log stores, compares and measures.
+
+    Where orjson takes the value, and the JSON has too few brackets and bytes to be too deep or too many, plain is what it reads
+    back: 4 µs for a fill, where a walk takes 14.
+
+    Raises:
+        BadMessage: as `plain`.
+    """
+    try:
+        body = orjson.dumps(value, option=_AS_OURS)
+    except (TypeError, ValueError):
+        body = b""
+    if body and len(body) < _QUICK_BYTES and body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return orjson.loads(body), body
+    value = plain(value)
+    try:
+        return value, orjson.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise BadMessage(f"cannot be sent as JSON: {error}") from None
 
 
 def _check_count(value: Any, path: str) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import uuid
 from collections import OrderedDict, UserDict, namedtuple
+from collections.abc import Callable
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ from hypothesis import given
 from hub.protocol.codec import CODECS, Wire, encode_body
 from hub.protocol.errors import BadMessage
 from hub.protocol.messages import FrameKey, view
-from hub.protocol.values import MAX_DEPTH, plain
+from hub.protocol.values import MAX_DEPTH, canonical, plain
 from tests.protocol.strategies import ANYTHING, PLAIN
 
 BERLIN = dt.timezone(dt.timedelta(hours=2))
@@ -227,3 +228,38 @@ def test_a_typed_message_is_its_payload() -> None:
     assert view("entry_fill", data) == fill
     assert plain(view("whitelist", ["BTC/USDT"])) == ["BTC/USDT"]
     assert plain(view("new_candle", ["BTC/USDT", "5m", "spot"])) == ["BTC/USDT", "5m", "spot"]
+
+
+@given(ANYTHING)
+def test_the_canonical_value_is_the_plain_one(value: Any) -> None:
+    def walked() -> tuple[Any, bytes]:
+        data = plain(value)
+        return data, encode_body(data)
+
+    assert _outcome(walked) == _outcome(lambda: canonical(value))
+
+
+@pytest.mark.parametrize(("value", "expected"), TABLE)
+def test_the_canonical_table(value: Any, expected: Any) -> None:
+    assert canonical({"x": [value]}) == ({"x": [expected]}, encode_body({"x": [expected]}))
+
+
+def test_what_is_deep_or_large_is_judged_by_the_walk() -> None:
+    assert canonical([[] for _ in range(100)])[0] == [[] for _ in range(100)]
+    with pytest.raises(BadMessage, match="levels"):
+        canonical({"a": _nested(40)})
+
+
+def _nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _outcome(make: Callable[[], tuple[Any, bytes]]) -> tuple[str, bytes]:
+    try:
+        data, body = make()
+    except BadMessage as error:
+        return str(error), b""
+    return repr(data), body
