@@ -43,21 +43,24 @@ class Batch:
         Raises:
             NotNew: one of them cannot go in unseen.
         """
-        draft, results, stored = self.draft, self.results, self.stored
+        draft, results, stored, now_ms = self.draft, self.results, self.stored, self._now_ms
+        offset = draft.head
         values: list[Any] = []
-        for append in appends:
-            entry = append.entry
-            if entry.ts <= draft.expired(entry.publisher):
-                raise NotNew
-            prev = draft.last(entry.stream)
-            try:
-                row, size = records.row_of(entry, draft.head + 1, prev, self._now_ms)
-            except UnicodeEncodeError:
-                raise NotNew from None
-            values += row
-            draft.add(entry.stream, size)
-            stored.append((entry, draft.head, prev))
-            results.append(Appended(append, draft.head))
+        try:
+            for append in appends:
+                entry = append.entry
+                stream = entry.stream
+                if entry.ts <= draft.expired(entry.publisher):
+                    raise NotNew
+                offset += 1
+                prev = draft.last(stream)
+                row, size = records.row_of(entry, offset, prev, now_ms)
+                values += row
+                draft.add(stream, size)
+                stored.append((entry, offset, prev))
+                results.append(Appended(append, offset))
+        except UnicodeEncodeError:
+            raise NotNew from None
         return values
 
     def add_each(self, connection: sqlite3.Connection, appends: Sequence[Append]) -> None:

@@ -204,12 +204,13 @@ class Group:
 
     # --- on the loop
 
-    def _answer(self, jobs: Sequence[_Job], results: Sequence[Appended], error: Exception | None) -> None:
+    def _answer(self, jobs: Sequence[_Job], results: list[Appended], error: Exception | None) -> None:
         at = 0
         for job in jobs:
             self.queued_bytes -= job.size
-            _settle(job.future, list(results[at : at + len(job.batch)]), error)
-            at += len(job.batch)
+            end = at + len(job.batch)
+            _settle(job.future, results[at:end], error)
+            at = end
 
 
 def _settle(future: asyncio.Future[T], result: T, error: BaseException | None) -> None:
