@@ -187,7 +187,7 @@ def part_fanout(scale: Scale) -> None:
 
 def _entry(mid: str, trade_id: int) -> Entry:
     body = orjson.dumps({**FILL, "trade_id": trade_id})
-    return Entry("bench", "entry_fill", time.time_ns() // 1_000_000, None, body, mid=mid, publisher="bench")
+    return Entry("bench", "entry_fill", time.time_ns() // 1_000_000, body, mid=mid, publisher="bench")
 
 
 async def fill_ledger(directory: Path, count: int) -> str:

@@ -46,7 +46,7 @@ def message() -> Entry:
     """A fill of about 400 bytes."""
     number = next(_numbers)
     data = {"trade_id": number, "pair": "BTC/USDT", "pad": "x" * (BODY_BYTES - 60)}
-    return Entry("bot", "entry_fill", number, data, encode_body(data), mid=f"run/{number}", publisher="p")
+    return Entry("bot", "entry_fill", number, encode_body(data), mid=f"run/{number}", publisher="p")
 
 
 async def measure(append: Callable[[Entry], Awaitable[object]], publishers: int, seconds: float) -> Cell:

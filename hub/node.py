@@ -1,9 +1,11 @@
 """The asyncio driver of one node: core, log and clock; owner of every task; it decides nothing that core can decide.
 
-Bytes enter through `receive` and `publish`; a ledger message waits in `_appends` for the committer, everything else in core;
-a slow client is closed where `_act` sees core's decision. Tasks: the committer (batches appends into the log), the ticker, and
-one short read task for each session that reads the log; a timer ends calls at their deadlines. Everything runs on one loop; other
-threads come in through `hub.server`.
+Bytes enter through `receive` (what a connection sent) and `publish` (anybody in this process). A ledger message waits for the log
+in the committer (hub.committer), everything else in core. Delivery (hub.delivery) writes what core owes, and closes a slow client
+when core has decided so. Here are life, sessions, calls, the intake of publishes, and what REST asks.
+
+Tasks: the committer, the ticker, and one short read task for each session that reads the log; a timer ends overdue calls.
+Everything runs on one loop; other threads come in through `hub.server`.
 """
 
 from __future__ import annotations
@@ -12,163 +14,49 @@ import asyncio
 import functools
 import logging
 import secrets
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from hub.bots.hub_bot import Candles
+from hub.clock import Clock, SystemClock, Timer
+from hub.committer import Ack, Committer, Done
 from hub.core import notices, requests
 from hub.core.call_requests import CALL_REQUESTS, At, respond_call
-from hub.core.calls import CallLimits, Calls
-from hub.core.engine import Core, CoreLimits
+from hub.core.calls import Calls
+from hub.core.engine import Core
 from hub.core.entry import Entry
 from hub.core.intake import Intake, LogPublish, Publish, PublishOrder, ValuePublish
-from hub.core.ledger import Append, Appended, Found, Log, Query, Read
-from hub.core.session import Group, Session
+from hub.core.ledger import Found, Log, Query
+from hub.core.publish_requests import PublishRequest
+from hub.core.session import Session
 from hub.core.state import StateKey
+from hub.delivery import Connection, Delivery, Outlet
+from hub.limits import NodeLimits
 from hub.protocol.calls import DEADLINE_MS, BotRequest, CallResult
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
-from hub.protocol.envelope import reply, reply_error
 from hub.protocol.errors import (
     Draining,
     HandshakeRefused,
     LedgerUnreadable,
-    NotAMessage,
-    NotDurable,
     ProtocolError,
     RequestError,
-    TokenExpired,
 )
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
+from hub.tasks import Tasks
 
-__all__ = ["Clock", "Node", "NodeLimits", "Outlet", "OutletListener"]
+__all__ = ["VERSION", "Node"]
 
 VERSION = "0.1.0"
-FLUSH_BYTES = 256 * 1024
-PULL_BYTES = 64 * 1024
-PULLS_A_TURN = 4
-"""Stragglers that are served in one turn of the loop: however many replay, a commit waits for so many slices, not for all."""
 TICK_S = 1.0
 STOP_S = 2.0
 CLOSE_LOG_S = 5.0
 """A stop waits so long for the node's tasks, and then for the log: a disk that hangs must not keep the process."""
 READY_LAG_S = 5.0
-TIMER_SLACK_S = 0.001
 _TRADED_CANDLES = ("spot", "futures", "")
 logger = logging.getLogger("tradewire.node")
-
-
-class OutletListener(Protocol):
-    """What an outlet tells."""
-
-    def on_writable(self) -> None:
-        """The transport accepts again."""
-
-    def on_lost(self) -> None:
-        """The transport is gone."""
-
-
-class Outlet(Protocol):
-    """The writing side of one connection. All methods are synchronous and never block."""
-
-    def write(self, data: bytes) -> bool:
-        """Write whole websocket frames; False when the transport is now above its high water mark."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether the transport accepts more."""
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes in the transport's buffer."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Send a Close frame behind what was written; idempotent; nothing is written afterwards."""
-
-    def set_listener(self, listener: OutletListener) -> None:
-        """Who is told of `on_writable` and `on_lost`."""
-
-
-class Clock(Protocol):
-    """Time, given so that tests can give another."""
-
-    def monotonic(self) -> float:
-        """Seconds that only grow."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC."""
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLimits:
-    """The bounds of a node; the message limits are announced in hub.welcome."""
-
-    connections: int = 10_000
-    message: int = 1 << 20
-    items: int = 256
-    keys: int = 10_000
-    in_flight: int = 64
-    publish_in_flight: int = 256
-    requests_per_s: int = 50
-    control_bytes: int = 1 << 20
-    dedupe_ms: int = 86_400_000
-    heartbeat_ms: int = 20_000
-    pong_timeout_ms: int = 10_000
-    core: CoreLimits = field(default_factory=CoreLimits)
-    calls: CallLimits = field(default_factory=CallLimits)
-
-    def announced(self) -> dict[str, int]:
-        """`limits` of hub.welcome."""
-        return {
-            "message": self.message,
-            "items": self.items,
-            "keys": self.keys,
-            "in_flight": self.in_flight,
-            "publish_in_flight": self.publish_in_flight,
-            "dedupe_ms": self.dedupe_ms,
-            "requests_per_s": self.requests_per_s,
-        }
-
-
-class _Connection:
-    """A session with its outlet; listens to the outlet for the node."""
-
-    __slots__ = ("address", "driving", "node", "order", "outlet", "readable", "session")
-
-    def __init__(self, node: Node, session: Session, outlet: Outlet, address: str | None) -> None:
-        self.node = node
-        self.address = address
-        self.session = session
-        self.outlet = outlet
-        self.order = PublishOrder()
-        self.driving = False
-        self.readable = asyncio.Event()
-        self.readable.set()
-
-    def on_writable(self) -> None:
-        self.node._drive_soon(self)
-
-    def on_lost(self) -> None:
-        self.node.disconnect(self.session)
-
-
 T = TypeVar("T")
-Ack = Mapping[str, Any]
-Done = Callable[[Ack | RequestError], None]
 
 
 class Node:
@@ -192,20 +80,14 @@ class Node:
         self.states: dict[str, str] = {}
         self._timeframes: dict[str, str] = {}
         self._links: dict[str, set[str]] = {}
-        self._connections: dict[str, _Connection] = {}
-        self._appends: deque[Append] = deque()
-        self._committing: list[Append] = []
-        self._answered: dict[_Connection, None] | None = None
+        self._connections: dict[str, Connection] = {}
+        self._tasks = Tasks()
+        self._delivery = Delivery(log, self.clock, self.limits, self._connections, self._tasks)
+        self._committer = Committer(log, self._delivery, self._tasks)
         self._stopped = False
         self._told_unreadable = False
-        self._wake_committer = asyncio.Event()
-        self._flush_scheduled = False
-        self._behind: deque[_Connection] = deque()
-        self._behind_scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
         self._ticked_at = 0.0
-        self._committer: asyncio.Task[None] | None = None
-        self._call_timer: asyncio.TimerHandle | None = None
+        self._call_timer = Timer(self.clock, self._end_overdue_calls)
 
     # --- life
 
@@ -215,19 +97,18 @@ class Node:
         self.core = Core(state, secrets.token_hex(4), self.limits.core)
         self.started_ms = self.clock.now_ms()
         self._ticked_at = self.clock.monotonic()
-        self._committer = self._own(self._commit_forever(), "committer")
-        self._own(self._tick_forever(), "ticker")
+        self._delivery.start(self.core)
+        self._committer.start(self.core)
+        self._tasks.own(self._tick_forever(), "ticker")
 
-    def _own(self, coroutine: Any, name: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine, name=f"tradewire-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
-        return task
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._ticked_at = self.clock.monotonic()
+            touched = self.core.tick(self._ticked_at, self.clock.now_ms(), self.limits.heartbeat_ms / 1000)
+            if self.core.dirty:
+                self._delivery.flush_soon()
+            self._delivery.drive_sessions_soon(touched)
 
     async def drain(self, deadline_s: float, *, reconnect_after_ms: int = 1000) -> None:
         """Refuse intake, tell every session, commit what was accepted, deliver until the deadline, close with 1012.
@@ -242,41 +123,27 @@ class Node:
             if connection.session.wire is not Wire.FREQTRADE:
                 data = {"reconnect_after_ms": reconnect_after_ms, "deadline_ms": int(deadline_s * 1000)}
                 connection.session.tell({"type": "hub.drain", "data": data})
-            self._drive_soon(connection)
+            self._delivery.drive_soon(connection)
         while self.clock.monotonic() < end and self._owes_anything():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        self._end_commits("the hub ended before the log answered")
-        self._tell_last_positions()
+        self._committer.end("the hub ended before the log answered")
+        self._delivery.tell_last_positions()
         for connection in list(self._connections.values()):
             connection.outlet.close(CloseCode.SERVICE_RESTART, f"retry_after_ms={reconnect_after_ms}")
 
-    def _tell_last_positions(self) -> None:
-        for group in self.core.groups.values():
-            self.core.owe_position(group)
-        self._flush()
-        for connection in list(self._connections.values()):
-            frames = self.core.last_words(connection.session)
-            if frames:
-                connection.outlet.write(b"".join(frames))
-
     def _owes_anything(self) -> bool:
-        if (
-            self._appends
+        return bool(
+            self._committer.waiting
             or self.core.pending_bytes
-            or self.core.dirty
             or self.calls.next_deadline is not None
-        ):
-            return True
-        return any(
-            c.session.control or (c.session.group and not c.session.hot) or c.outlet.unsent_bytes
-            for c in self._connections.values()
+            or self._delivery.owes_anything()
         )
 
     async def stop(self) -> None:
         """End the tasks and close the log; what hangs is left after STOP_S and CLOSE_LOG_S. Idempotent."""
         self.draining = True
-        await self._end_tasks()
-        self._end_commits("the hub stopped before the log answered")
+        await self._tasks.end(STOP_S)
+        self._committer.end("the hub stopped before the log answered")
         self.calls.stop()
         self._after_calls()
         for connection in list(self._connections.values()):
@@ -284,25 +151,6 @@ class Node:
         if not self._stopped:
             self._stopped = True
             await self._close_log()
-
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, left = await asyncio.wait(tasks, timeout=STOP_S)
-            for task in left:
-                logger.error("task %s does not end", task.get_name())
-
-    def _end_commits(self, why: str) -> None:
-        """Nothing more is stored; who waits for an answer is told that it is unknown."""
-        unanswered = [*self._committing, *self._appends]
-        self._committing = []
-        self._appends.clear()
-        if unanswered and self._committer is not None:
-            self._committer.cancel()
-        for append in unanswered:
-            _tell(append, NotDurable(f"{why}; retry with the same mid", retry_after_ms=1000))
 
     async def _close_log(self) -> None:
         closing = asyncio.get_running_loop().create_task(self.log.close(), name="tradewire-log-close")
@@ -334,16 +182,18 @@ class Node:
         `client` is what the log calls it; `address` is whose wrong tokens are counted, None when unknown.
         """
         session = Session(secrets.token_hex(8), principal, wire, client, self.clock.monotonic())
-        connection = self._connections[session.id] = _Connection(self, session, outlet, address)
+        connection = self._connections[session.id] = Connection(
+            session, outlet, address, self._delivery, self.disconnect
+        )
         self.core.connect(session)
         outlet.set_listener(connection)
         if wire is not Wire.FREQTRADE:
             session.tell(self._welcome(session))
-            self._drive(connection)
+            self._delivery.drive(connection)
         return session
 
     def _welcome(self, session: Session) -> dict[str, Any]:
-        self._note_floor()
+        self._committer.note_floor()
         return notices.welcome(
             session,
             version=VERSION,
@@ -382,7 +232,7 @@ class Node:
             session = connection.session
             if session.wire is not Wire.FREQTRADE and session.principal.may_read(bot):
                 session.tell(notice)
-                self._drive_soon(connection)
+                self._delivery.drive_soon(connection)
 
     def receive(self, session: Session, message: Mapping[str, Any]) -> None:
         """One decoded message of a client. Replies by itself; a breach of the protocol closes the connection."""
@@ -393,54 +243,27 @@ class Node:
             if message["type"] == "publish" and session.wire is not Wire.FREQTRADE:
                 self._receive_publish(connection, message)
             elif message["type"] == "auth" and session.wire is not Wire.FREQTRADE:
-                self._receive_auth(connection, message)
+                authenticate = functools.partial(self._principal_of, connection)
+                requests.respond_auth(self.core, session, message, authenticate)
             elif message["type"] in CALL_REQUESTS and session.wire is not Wire.FREQTRADE:
                 respond_call(self.calls, session, message, self._at())
                 self._after_calls()
             else:
                 # Retention by age may have moved it since the last commit, and a resume is answered by it.
-                self._note_floor()
+                self._committer.note_floor()
                 requests.respond(self.core, session, message, self.clock.now_ms(), self.limits.announced())
         except ProtocolError as error:
             session.close(error.close_code, str(error))
-        self._drive(connection)
+        self._delivery.drive(connection)
 
-    def _receive_auth(self, connection: _Connection, message: Mapping[str, Any]) -> None:
-        session = connection.session
-        number = requests.request_id(message)
-        data = message.get("data")
-        token = data.get("token") if isinstance(data, Mapping) else None
-        try:
-            if not isinstance(token, str):
-                raise RequestError("auth.token: expected a string")
-            shown = token.encode(errors="replace")
-            principal = self.authenticate(shown, connection.address) if self.authenticate else None
-            if principal is None:
-                raise TokenExpired("auth.token: expected a valid token")
-            self.core.reauthenticate(session, principal)
-        except RequestError as error:
-            requests.refuse(session, number, error)
-            return
-        if number is not None:
-            session.tell(reply(number, {"expires_ms": principal.expires_ms}))
+    def _principal_of(self, connection: Connection, token: bytes) -> Principal | None:
+        return self.authenticate(token, connection.address) if self.authenticate else None
 
     async def readable(self, session: Session) -> None:
         """Wait until this session has room for another request: its publishes in flight and its unread replies are bounded."""
         connection = self._connections.get(session.id)
         if connection is not None:
             await connection.readable.wait()
-
-    def _bound_reading(self, connection: _Connection) -> None:
-        session = connection.session
-        full = (
-            session.unanswered >= self.limits.publish_in_flight
-            or session.control_bytes > self.limits.control_bytes
-            or len(session.requests) > self.limits.in_flight
-        )
-        if full:
-            connection.readable.clear()
-        else:
-            connection.readable.set()
 
     # --- calls of bots
 
@@ -500,79 +323,32 @@ class Node:
     def _after_calls(self) -> None:
         """Do what calls decided: serve sessions, announce bots, be there at the next deadline."""
         touched, self.calls.touched = self.calls.touched, set()
-        for session in touched:
-            connection = self._connections.get(session.id)
-            if connection is not None:
-                self._drive_soon(connection)
+        self._delivery.drive_sessions_soon(touched)
         news, self.calls.news = self.calls.news, []
         for bot, online in news:
             self.announce(bot, online=online, link="attachment")
-        self._set_call_timer()
-
-    def _set_call_timer(self) -> None:
-        timer, due = self._call_timer, self.calls.next_deadline
-        if due is not None:
-            loop = asyncio.get_running_loop()
-            when = loop.time() + due - self.clock.monotonic()
-            # One that fires too early sets itself again.
-            if timer is not None and timer.when() <= when + TIMER_SLACK_S:
-                return
-            self._call_timer = loop.call_at(when, self._end_overdue_calls)
-        else:
-            self._call_timer = None
-        if timer is not None:
-            timer.cancel()
+        self._call_timer.set(self.calls.next_deadline)
 
     def _end_overdue_calls(self) -> None:
-        self._call_timer = None
         self.calls.tick(self.clock.monotonic())
         self._after_calls()
 
     # --- publishing
 
-    def _receive_publish(self, connection: _Connection, message: Mapping[str, Any]) -> None:
+    def _receive_publish(self, connection: Connection, message: Mapping[str, Any]) -> None:
         session = connection.session
-        number = requests.request_id(message)
-        if number is None:
-            raise NotAMessage("publish: expected an id")
-        data = message.get("data")
-        batch = data.get("items") if isinstance(data, Mapping) and "items" in data else None
-        items = batch if isinstance(batch, list) else [data]
-        results: list[Any] = [None] * len(items)
-        left = len(items)
-        session.unanswered += 1
+        request = PublishRequest(session, message, self.limits.items)
+        if request.answered:
+            self._delivery.replied(connection)
+        for i, item in enumerate(request.items):
+            done = functools.partial(self._item_answered, connection, request, i)
+            self.publish(session.principal, item, session.wire, done, connection.order)
 
-        def done(i: int, result: Ack | RequestError) -> None:
-            nonlocal left
-            results[i] = result
-            left -= 1
-            if left == 0:
-                self._answer_publish(connection, number, results, batch is not None)
-
-        if len(items) > self.limits.items:
-            error = RequestError(f"items: expected at most {self.limits.items}, got {len(items)}")
-            left, items, results, batch = 1, [None], [None], None
-            done(0, error)
-            return
-        if not items:
-            self._answer_publish(connection, number, [], True)
-        for i, item in enumerate(items):
-            self.publish(session.principal, item, session.wire, functools.partial(done, i), connection.order)
-
-    def _answer_publish(self, connection: _Connection, number: int, results: list[Any], batch: bool) -> None:
-        session = connection.session
-        session.unanswered -= 1
-        answers = [{"error": r.as_data()} if isinstance(r, RequestError) else r for r in results]
-        if batch:
-            session.tell(reply(number, answers))
-        elif isinstance(results[0], RequestError):
-            session.tell(reply_error(number, results[0].as_data()))
-        else:
-            session.tell(reply(number, answers[0]))
-        if self._answered is None:
-            self._drive_soon(connection)
-        else:
-            self._answered[connection] = None
+    def _item_answered(
+        self, connection: Connection, request: PublishRequest, index: int, result: Ack | RequestError
+    ) -> None:
+        if request.answer(index, result):
+            self._delivery.replied(connection)
 
     def publish(
         self, principal: Principal, item: Any, wire: Wire, done: Done, order: PublishOrder | None = None
@@ -616,8 +392,7 @@ class Node:
             if self.draining:
                 raise Draining("the hub is draining", retry_after_ms=2000)
             if isinstance(publish, LogPublish) and publish.ledger:
-                self._appends.append(self.core.accept(publish.entry, done))
-                self._wake_committer.set()
+                self._committer.accept(publish.entry, done)
                 self._seen(publish.entry.bot)
                 return
             ack = self._publish_now(publish, now)
@@ -625,7 +400,7 @@ class Node:
             self.core.counters["refused"] += 1
             done(error)
             return
-        self._flush_soon()
+        self._delivery.flush_soon()
         done(ack)
 
     def _publish_now(self, publish: Publish, now: float) -> Ack:
@@ -676,183 +451,6 @@ class Node:
         self.publish_checked(publish, lambda result: _settle(future, result))
         return await future
 
-    async def _commit_forever(self) -> None:
-        while True:
-            await self._wake_committer.wait()
-            self._wake_committer.clear()
-            self._committing = list(self._appends)
-            self._appends.clear()
-            if self._committing:
-                await self._commit(self._committing)
-                self._committing = []
-
-    async def _commit(self, batch: list[Append]) -> None:
-        try:
-            results = await self.log.append(batch)
-        except Exception as error:
-            # What was accepted behind the batch must not be stored ahead of its retry.
-            batch += self._appends
-            self._appends.clear()
-            refused = self._not_durable(error, len(batch))
-            results = [Appended(append, refused=refused) for append in batch]
-        if batch is not self._committing:
-            return
-        self._note_floor()
-        self.core.committed(results)
-        self._flush_soon()
-        answered: dict[_Connection, None] = {}
-        self._answered = answered
-        try:
-            for result in results:
-                if result.refused is not None:
-                    _tell(result.append, result.refused)
-                else:
-                    ack = {"epoch": self.epoch, "offset": result.offset, "duplicate": result.duplicate}
-                    _tell(result.append, ack)
-        finally:
-            self._answered = None
-        self._drive_now(answered)
-
-    def _not_durable(self, error: Exception, count: int) -> NotDurable:
-        """What publishers are told of a log that could not store. One that says why has also logged it, once."""
-        if not isinstance(error, NotDurable):
-            logger.error("the log failed; %d messages are not acknowledged", count, exc_info=error)
-            error = NotDurable("the log could not store the message")
-        return NotDurable(str(error), retry_after_ms=error.retry_after_ms or 1000)
-
-    def _note_floor(self) -> None:
-        self.core.floor = max(self.core.floor, self.log.floor)
-
-    # --- delivery
-
-    def _flush_soon(self) -> None:
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        dirty, self.core.dirty = self.core.dirty, set()
-        for group in dirty:
-            try:
-                self._flush_group(group)
-            except Exception:
-                logger.exception("a group could not be served; its sessions end and may resume")
-                self._end_group(group)
-        if self.core.dirty:
-            self._flush_soon()
-
-    def _end_group(self, group: Group) -> None:
-        """What the group's cursor passed may not have been written: nobody goes on with a silent hole."""
-        for session in [*group.hot, *group.stragglers]:
-            session.close(CloseCode.INTERNAL_ERROR, "internal error; resume when you can")
-            self._act(self._connections[session.id])
-
-    def _flush_group(self, group: Group) -> None:
-        before = set(group.stragglers) if group.stragglers else set()
-        frames, more = self.core.collect(group, FLUSH_BYTES, self.clock.monotonic())
-        if frames:
-            self._write_hot(group, frames[0] if len(frames) == 1 else b"".join(frames))
-        if more:
-            self.core.dirty.add(group)
-        for session in group.stragglers - before:
-            self._drive_soon(self._connections[session.id])
-
-    def _write_hot(self, group: Group, data: bytes) -> None:
-        now = self.clock.monotonic()
-        full: list[Session] = []
-        connections = self._connections
-        for session in list(group.hot):
-            session.sent_at = now
-            if not connections[session.id].outlet.write(data):
-                full.append(session)
-        for session in full:
-            self.core.fall_behind(session)
-
-    def _drive_soon(self, connection: _Connection) -> None:
-        if not connection.driving:
-            connection.driving = True
-            if connection.session.cursor is None:
-                asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
-            else:
-                self._behind.append(connection)
-                self._drive_behind_soon()
-
-    def _drive_behind_soon(self) -> None:
-        if self._behind and not self._behind_scheduled:
-            self._behind_scheduled = True
-            asyncio.get_running_loop().call_soon(self._drive_behind)
-
-    def _drive_behind(self) -> None:
-        """Serve the next few stragglers, in turn."""
-        self._behind_scheduled = False
-        try:
-            for _ in range(min(len(self._behind), PULLS_A_TURN)):
-                self._drive_scheduled(self._behind.popleft())
-        finally:
-            self._drive_behind_soon()
-
-    def _drive_now(self, connections: Iterable[_Connection]) -> None:
-        """In this turn of the loop: what publishers wait for goes ahead of the fan-out."""
-        for connection in connections:
-            try:
-                self._drive(connection)
-            except Exception:
-                logger.exception("a session could not be served; it ends")
-                connection.session.close(CloseCode.INTERNAL_ERROR, "internal error")
-                self._act(connection)
-
-    def _drive_scheduled(self, connection: _Connection) -> None:
-        connection.driving = False
-        self._drive(connection)
-
-    def _drive(self, connection: _Connection) -> None:
-        """Send a session what is owed to it alone, as far as its transport takes it, a slice a turn."""
-        session, outlet = connection.session, connection.outlet
-        if session.id not in self._connections:
-            return
-        if outlet.writable:
-            pulled = self.core.pull(session, PULL_BYTES, self.clock.monotonic())
-            if pulled.frames:
-                outlet.write(b"".join(pulled.frames))
-            if pulled.read is not None:
-                self._own(self._read(connection, pulled.read), "read")
-            elif not pulled.level and not session.reading and outlet.writable and session.closing is None:
-                self._drive_soon(connection)
-        elif session.hot and session.control:
-            self.core.fall_behind(session)
-        self._bound_reading(connection)
-        self._act(connection)
-
-    def _act(self, connection: _Connection) -> None:
-        closing = connection.session.closing
-        if closing is not None:
-            connection.outlet.close(*closing)
-
-    async def _read(self, connection: _Connection, read: Read) -> None:
-        session = connection.session
-        try:
-            page = await self.log.read(read)
-        except Exception:
-            logger.exception("the log cannot be read; a session that is behind ends")
-            session.close(CloseCode.INTERNAL_ERROR, "the log cannot be read; resume when you can")
-            self._act(connection)
-            return
-        self.core.loaded(session, page)
-        self._drive(connection)
-
-    async def _tick_forever(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            self._ticked_at = self.clock.monotonic()
-            touched = self.core.tick(self._ticked_at, self.clock.now_ms(), self.limits.heartbeat_ms / 1000)
-            if self.core.dirty:
-                self._flush_soon()
-            for session in touched:
-                connection = self._connections.get(session.id)
-                if connection is not None:
-                    self._drive_soon(connection)
-
     # --- what REST asks
 
     def alive(self) -> bool:
@@ -861,8 +459,7 @@ class Node:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether it takes clients and publishes, and why not."""
-        committer = self._committer is not None and not self._committer.done()
-        checks = {"ledger": committer, "loop": self.alive(), "not_draining": not self.draining}
+        checks = {"ledger": self._committer.running, "loop": self.alive(), "not_draining": not self.draining}
         return all(checks.values()), checks
 
     @property
@@ -937,19 +534,10 @@ class Node:
                 "connections": len(self._connections),
                 "connections_limit": self.limits.connections,
                 "unsent_bytes": sum(c.outlet.unsent_bytes for c in self._connections.values()),
-                "appends_waiting": len(self._appends),
+                "appends_waiting": self._committer.waiting,
                 "tasks": len(self._tasks),
             },
         }
-
-
-def _tell(append: Append, result: Ack | RequestError) -> None:
-    """Answer one publisher; what its callback does wrong must not keep the others from their answers."""
-    done: Any = append.token
-    try:
-        done(result)
-    except Exception:
-        logger.exception("a publisher's callback failed")
 
 
 def _settle(future: asyncio.Future[T], result: T | RequestError) -> None:

@@ -35,15 +35,17 @@ from hub.bots.attached import AttachedBot
 from hub.bots.freqtrade import FreqtradeBot
 from hub.bots.ports import InProcess
 from hub.bots.registry import BotRegistry
+from hub.committer import Ack
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
 from hub.core.intake import FramePublish, Publish, check_la_ms, check_time, frame_key
 from hub.core.ledger import Log
 from hub.frames.columns import Columns
 from hub.frames.dataframe import from_pandas
+from hub.limits import NodeLimits
 from hub.log.memory import MemoryLog
 from hub.log.sqlite import SqliteLog
-from hub.node import VERSION, Ack, Node, NodeLimits
+from hub.node import VERSION, Node
 from hub.protocol.botapi import BotAPI
 from hub.protocol.errors import BadFrame, ConfigError, Draining, Overloaded
 from hub.protocol.messages import check_name

@@ -48,8 +48,9 @@ from hub.config import (
 from hub.core.call_requests import CALL_REQUESTS
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
+from hub.limits import NodeLimits
 from hub.log.sqlite import SqliteLog
-from hub.node import VERSION, Node, NodeLimits
+from hub.node import VERSION, Node
 from hub.protocol import values
 from hub.protocol.botapi import BotError
 from hub.protocol.close_codes import CloseCode

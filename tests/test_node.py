@@ -15,8 +15,10 @@ from hub.core.engine import CoreLimits
 from hub.core.intake import PublishOrder
 from hub.core.ledger import Append, Appended, Found, Page, Query, Read
 from hub.core.session import Session
+from hub.delivery import PULLS_A_TURN, OutletListener
+from hub.limits import NodeLimits
 from hub.log.memory import MemoryLog
-from hub.node import PULLS_A_TURN, Node, NodeLimits, OutletListener
+from hub.node import Node
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import (
     Draining,
@@ -904,7 +906,7 @@ def test_a_turn_of_the_loop_serves_few_of_those_who_are_behind() -> None:
         await settle()
         for session, _ in clients:
             bench.node.core.fall_behind(session)
-            bench.node._drive_soon(bench.node._connections[session.id])
+            bench.node._delivery.drive_soon(bench.node._connections[session.id])
         bench.publish()
         pulled: list[Session] = []
         pull = bench.node.core.pull

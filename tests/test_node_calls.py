@@ -36,7 +36,7 @@ def on_node(test: Callable[[Node], Awaitable[None]]) -> Callable[[], None]:
                 await test(node)
             finally:
                 await node.stop()
-            assert node._call_timer is None
+            assert not node._call_timer.pending
             node.calls.check_invariants()
 
         asyncio.run(main())
@@ -91,11 +91,11 @@ async def test_deadlines_are_kept_to_the_millisecond_by_one_timer(node: Node) ->
     took = await asyncio.gather(*calls[1:])
     for seconds, ms in zip(took, (120, 40, 80), strict=True):
         assert seconds >= ms / 1000
-    assert node._call_timer is not None
+    assert node._call_timer.pending
     assert [m["data"]["call"] for m in outlet.take() if m["type"] == "hub.cancel"] == [3, 4, 2]
     calls[0].cancel()
     await settle()
-    assert node._call_timer is None
+    assert not node._call_timer.pending
 
 
 @on_node

@@ -16,9 +16,10 @@ from hub.bots.ports import PortAnswer
 from hub.bots.registry import BotRegistry
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Appended, Damaged, Found, Log, Query, matches
+from hub.limits import NodeLimits
 from hub.log.memory import MemoryLog
 from hub.log.sqlite import SqliteLog
-from hub.node import Node, NodeLimits
+from hub.node import Node
 from hub.protocol.botapi import BotBusy, BotError, BotGone, UnknownBot
 from hub.protocol.errors import NotDurable
 from hub.protocol.operations import Operation

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from starlette.types import Send
 
 from hub.asgi.outlet import CLOSE_TIMEOUT_S, HIGH_WATER_BYTES, LOW_WATER_BYTES, close_reason
-from hub.node import OutletListener
+from hub.delivery import OutletListener
 from hub.protocol.close_codes import CloseAction, CloseCode, action_for
 
 __all__ = ["FallbackOutlet", "split"]

@@ -1,6 +1,6 @@
 """The writing side of a connection as the edge sees it, and its bounds.
 
-`hub.node` says what it needs of an outlet (`Outlet`, `OutletListener`); here is what the edge's two outlets promise beyond it.
+`hub.delivery` says what it needs of an outlet (`Outlet`, `OutletListener`); here is what the edge's two outlets promise beyond it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from hub.node import Outlet
+from hub.delivery import Outlet
 
 __all__ = [
     "CLOSE_TIMEOUT_S",

@@ -58,7 +58,7 @@ from hub.asgi.outlet import (
     close_reason,
 )
 from hub.asgi.prepared_http import waiting_of
-from hub.node import OutletListener
+from hub.delivery import OutletListener
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ConfigError
 

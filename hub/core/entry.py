@@ -39,7 +39,6 @@ class Entry:
         bot: str,
         topic: str,
         ts: int,
-        data: Any,
         body: bytes,
         *,
         mid: str | None = None,

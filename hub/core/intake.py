@@ -159,7 +159,7 @@ class Intake:
             _check_mid(mid)
         if kind is DeliveryClass.LEDGER and ts < now_ms - self.dedupe_ms:
             raise IdExpired(f"{topic}: ts is older than the {self.dedupe_ms} ms for which ids are remembered")
-        entry = Entry(bot, topic, ts, data, body, mid=str(mid) if mid else None, publisher=publisher)
+        entry = Entry(bot, topic, ts, body, mid=str(mid) if mid else None, publisher=publisher)
         return LogPublish(entry, kind is DeliveryClass.LEDGER)
 
     def _frame(self, bot: str, item: Mapping[str, Any], wire: Wire, ts: int) -> FramePublish:

@@ -1,4 +1,4 @@
-"""What clients ask: the requests of both wires, but publish, which needs the log and is the node's.
+"""What clients ask: the requests of both wires. (Of calls: hub.core.call_requests. Of publish: hub.core.publish_requests.)
 
 v2: every request with an `id` gets exactly one reply; without one only errors are told. freqtrade's wire: no reply to
 subscribe; whitelist and analyzed_df are answered from the hub's own cells, so that any number of consumers costs a producer nothing.
@@ -16,8 +16,9 @@ from hub.core.state import Cell, FrameCell, StateKey
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import reply, reply_error
-from hub.protocol.errors import BadFilter, Forbidden, NotAMessage, RequestError, UnknownRequest
+from hub.protocol.errors import BadFilter, Forbidden, NotAMessage, RequestError, TokenExpired, UnknownRequest
 from hub.protocol.messages import TOPICS, FrameKey
+from hub.protocol.principal import Principal
 from hub.protocol.subscription import (
     HUB_TOPICS,
     LINEAGE,
@@ -28,7 +29,7 @@ from hub.protocol.subscription import (
     parse_want,
 )
 
-__all__ = ["request_id", "respond"]
+__all__ = ["refuse", "request_id", "respond", "respond_auth"]
 
 MIN_MESSAGE_BYTES = 512 * 1024
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -60,6 +61,34 @@ def respond(
         handler(core, session, data or {}, number, {"now_ms": now_ms, **limits})
     except RequestError as error:
         refuse(session, number, error)
+
+
+def respond_auth(
+    core: Core,
+    session: Session,
+    message: Mapping[str, Any],
+    authenticate: Callable[[bytes], Principal | None],
+) -> None:
+    """Take another credential for a session of v2. `authenticate`: whose a token is; None or a RequestError for nobody's.
+
+    Raises:
+        NotAMessage: as of `respond`.
+    """
+    number = request_id(message)
+    data = message.get("data")
+    token = data.get("token") if isinstance(data, Mapping) else None
+    try:
+        if not isinstance(token, str):
+            raise RequestError("auth.token: expected a string")
+        principal = authenticate(token.encode(errors="replace"))
+        if principal is None:
+            raise TokenExpired("auth.token: expected a valid token")
+        core.reauthenticate(session, principal)
+    except RequestError as error:
+        refuse(session, number, error)
+        return
+    if number is not None:
+        session.tell(reply(number, {"expires_ms": principal.expires_ms}))
 
 
 def refuse(session: Session, number: int | None, error: RequestError) -> None:

@@ -64,7 +64,7 @@ def entry_of(row: Row, epoch: str) -> Entry | None:
     if not is_record(row):
         return None
     bot, topic, publisher, mid = (value.decode() for value in row[_TEXTS])
-    entry = Entry(bot, topic, row[3], None, row[_BODY], mid=mid, publisher=publisher)
+    entry = Entry(bot, topic, row[3], row[_BODY], mid=mid, publisher=publisher)
     entry.epoch, entry.offset, entry.prev = epoch, row[0], row[1]
     return entry
 

@@ -72,7 +72,7 @@ class Rig:
     def fill(self, bot: str = "a", topic: str = "entry_fill", pad: int = 0, *, commit: bool = True) -> Append:
         self.number += 1
         data = {"number": self.number, "pad": "x" * pad}
-        entry = Entry(bot, topic, self.number, data, encode_body(data), mid=f"m{self.number}", publisher=bot)
+        entry = Entry(bot, topic, self.number, encode_body(data), mid=f"m{self.number}", publisher=bot)
         append = self.core.accept(entry, None)
         if commit:
             self.core.committed([self.log._append(append)])
@@ -81,7 +81,7 @@ class Rig:
     def event(self, bot: str = "a", topic: str = "status", pad: int = 0) -> None:
         self.number += 1
         data = {"status": f"{self.number}{'x' * pad}"}
-        self.core.publish_event(Entry(bot, topic, 1, data, encode_body(data)))
+        self.core.publish_event(Entry(bot, topic, 1, encode_body(data)))
 
     def frame(self, columns: Columns, bot: str = "a", key: FrameKey = KEY, *, replace: bool = False) -> int:
         return self.core.publish_frame(bot, key, columns, replace=replace, la_ms=1, ts=1, now=self.now)

@@ -264,7 +264,7 @@ def test_an_event_costs_what_its_takers_are_and_not_what_topics_there_are(
 
 def test_an_entry_keeps_its_bytes_and_not_the_objects_they_were() -> None:
     nested: dict[str, Any] = {"x": [[] for _ in range(10_000)], "n": 2**64 - 1, "f": 1.0, "z": -0.0}
-    entry = Entry("a", "status", 1, nested, encode_body(nested))
+    entry = Entry("a", "status", 1, encode_body(nested))
     assert not any(value is nested for value in (getattr(entry, name) for name in Entry.__slots__))
     assert entry.data == nested
     assert CODECS[Wire.MSGPACK].decode(payload_of(entry.frame(Wire.MSGPACK)))["data"] == nested

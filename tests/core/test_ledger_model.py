@@ -205,7 +205,7 @@ class World:
     def publish(self, stream: Stream) -> None:
         self.count += 1
         data = {"number": self.count}
-        entry = Entry(*stream, self.count, data, encode_body(data), mid=f"m{self.count}", publisher=stream[0])
+        entry = Entry(*stream, self.count, encode_body(data), mid=f"m{self.count}", publisher=stream[0])
         self.waiting.append(self.core.accept(entry, None))
 
     def store(self) -> None:

@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
     def _publish(self, bot: str, topic: str, size: int) -> None:
         self.number += 1
         data = {"number": self.number, "pad": "x" * size}
-        entry = Entry(bot, topic, self.number, data, encode_body(data), mid=f"m{self.number}", publisher=bot)
+        entry = Entry(bot, topic, self.number, encode_body(data), mid=f"m{self.number}", publisher=bot)
         self._accept(entry)
 
     @precondition(lambda self: self.sent_mids)
@@ -172,9 +172,7 @@ class Machine(RuleBasedStateMachine):
     def publish_again(self, which: int, same: bool) -> None:
         old = self.sent_mids[-1 - which % len(self.sent_mids)]
         data = old.data if same else old.data | {"number": 0}
-        entry = Entry(
-            old.bot, old.topic, old.ts, data, encode_body(data), mid=old.mid, publisher=old.publisher
-        )
+        entry = Entry(old.bot, old.topic, old.ts, encode_body(data), mid=old.mid, publisher=old.publisher)
         if (old.publisher, old.mid) in self.log._ids or same:
             self._accept(entry)
 
@@ -223,7 +221,7 @@ class Machine(RuleBasedStateMachine):
             data = {"status": "s", "order": self.order, "bot_tag": bot}
             self.truth.events.setdefault((bot, topic), []).append(self.order)
             self.truth.event_data[self.order] = ((bot, topic), data)
-            self.core.publish_event(Entry(bot, topic, 1, data, encode_body(data)))
+            self.core.publish_event(Entry(bot, topic, 1, encode_body(data)))
 
     @rule(bot=bots, pairs=st.lists(st.sampled_from([0, 1]), unique=True))
     def publish_whitelist(self, bot: str, pairs: list[int]) -> None:

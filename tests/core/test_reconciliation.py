@@ -51,7 +51,7 @@ class Ledger:
         self.told: list[Told] = []
 
     def add(self, topic: str, at_s: float, data: Any) -> Ledger:
-        entry = Entry("maker", topic, T0 + int(at_s * SECOND), data, encode_body(data))
+        entry = Entry("maker", topic, T0 + int(at_s * SECOND), encode_body(data))
         entry.offset = len(self.told) + 1
         message = told(entry)
         assert message is not None
@@ -318,7 +318,7 @@ def test_missing_fills_come_by_time_and_an_entry_before_its_exit() -> None:
     ],
 )
 def test_a_message_that_cannot_be_matched_is_none(data: Any) -> None:
-    assert told(Entry("maker", "entry_fill", T0, data, encode_body(data))) is None
+    assert told(Entry("maker", "entry_fill", T0, encode_body(data))) is None
 
 
 def test_fields_of_other_types_say_nothing() -> None:
@@ -331,7 +331,7 @@ def test_fields_of_other_types_say_nothing() -> None:
         "close_rate": True,
         "order_id": 3,
     }
-    message = told(Entry("maker", "exit_fill", T0, data, encode_body(data)))
+    message = told(Entry("maker", "exit_fill", T0, encode_body(data)))
     assert message is not None
     assert (message.open_ms, message.amount, message.rate, message.order_id) == (None, None, None, None)
     assert message.at_ms == T0

@@ -26,7 +26,7 @@ def entry(
     """A fill; its time is its number, as of a publisher that keeps the time of a message through its retries."""
     data = {"number": mid.split("/")[0], "pad": "x" * pad}
     at = ts if ts is not None else int(mid) if mid.isdigit() else 1
-    return Entry(bot, topic, at, data, encode_body(data), mid=mid, publisher=publisher)
+    return Entry(bot, topic, at, encode_body(data), mid=mid, publisher=publisher)
 
 
 async def results(log: Log, *entries: Entry) -> list[Appended]:

@@ -115,9 +115,9 @@ async def test_what_is_refused_takes_nothing_with_it(log: Log) -> None:
 
 async def test_names_and_bodies_come_back_as_they_were(log: Log) -> None:
     odd = [
-        Entry("ä/:☃", "top\0ic", 2**53, None, b'{"a":"\xf0\x9f\x90\x8d"}', mid="\0" * 64, publisher=""),
-        Entry("b" * 64, "t", 0, None, bytes(range(256)) * 1024, mid="m" * 64, publisher="p\U0001f40d"),
-        Entry("a", "t", -1, None, b"", mid="'; --", publisher="p"),
+        Entry("ä/:☃", "top\0ic", 2**53, b'{"a":"\xf0\x9f\x90\x8d"}', mid="\0" * 64, publisher=""),
+        Entry("b" * 64, "t", 0, bytes(range(256)) * 1024, mid="m" * 64, publisher="p\U0001f40d"),
+        Entry("a", "t", -1, b"", mid="'; --", publisher="p"),
     ]
     expired = await append(log, *odd[:2])
     assert expired == [(1, False), (2, False)]

@@ -27,7 +27,7 @@ T0 = 1_795_356_000_000
 
 def entry(number: int, bot: str = "alpha", topic: str = "entry_fill", body: bytes | None = None) -> Entry:
     body = body or b'{"trade_id":%d,"pair":"BTC/USDT","novelty":[1.0,4.2e-11]}' % number
-    return Entry(bot, topic, T0 + 1000 * number, None, body, mid=f"m{number}", publisher="p")
+    return Entry(bot, topic, T0 + 1000 * number, body, mid=f"m{number}", publisher="p")
 
 
 async def service(*entries: Entry, **settings: Any) -> Service:

@@ -12,11 +12,11 @@ from consumer.outbox import Item
 from consumer.positions import Loss, Positions, Verdict
 from consumer.recent import Recent
 from consumer.state import HubState
+from hub.committer import Committer, _tell
 from hub.core import notices, positions
 from hub.core.ledger import Append, Appended, LogState
 from hub.core.ledger_lane import LedgerLane
 from hub.core.session import Cursor, Session
-from hub.node import Node, _tell
 from hub.protocol.errors import NotDurable
 from hub.protocol.localbot import Delivery
 from hub.protocol.subscription import Resume
@@ -41,44 +41,44 @@ class Planted:
 # --- the hub
 
 
-class _DeliversEarly(Node):
+async def _deliver_early(self: Committer, batch: list[Append]) -> None:
     """Delivers a batch before the log has committed it."""
-
-    async def _commit(self, batch: list[Append]) -> None:
-        log = self.log
-        assert isinstance(log, SimLog)
-        early, _ = log._judge(batch)
-        self.core.committed(early)
-        self._flush_soon()
-        try:
-            results = await log.append(batch)
-        except NotDurable:
-            return
-        for result in results:
-            _acknowledge(self, result)
+    log = self._log
+    assert isinstance(log, SimLog)
+    early, _ = log._judge(batch)
+    self._core.committed(early)
+    self._delivery.flush_soon()
+    try:
+        results = await log.append(batch)
+    except NotDurable:
+        return
+    for result in results:
+        _acknowledge(self, result)
 
 
-class _AcknowledgesEarly(Node):
+async def _acknowledge_early(self: Committer, batch: list[Append]) -> None:
     """Acknowledges a batch before the log has committed it."""
-
-    async def _commit(self, batch: list[Append]) -> None:
-        log = self.log
-        assert isinstance(log, SimLog)
-        for result in log._judge(batch)[0]:
-            _acknowledge(self, result)
-        try:
-            self.core.committed(await log.append(batch))
-        except NotDurable:
-            return
-        self._flush_soon()
+    log = self._log
+    assert isinstance(log, SimLog)
+    for result in log._judge(batch)[0]:
+        _acknowledge(self, result)
+    try:
+        self._core.committed(await log.append(batch))
+    except NotDurable:
+        return
+    self._delivery.flush_soon()
 
 
-def _acknowledge(node: Node, result: Appended) -> None:
+def _acknowledge(committer: Committer, result: Appended) -> None:
     if result.refused is None:
-        ack = {"epoch": node.core.epoch, "offset": result.offset, "duplicate": result.duplicate}
+        ack = {"epoch": committer._core.epoch, "offset": result.offset, "duplicate": result.duplicate}
         _tell(result.append, ack)
     else:
         _tell(result.append, result.refused)
+
+
+def _commits(change: Callable[..., Any]) -> Callable[[], AbstractContextManager[object]]:
+    return lambda: mock.patch.object(Committer, "_commit", change)
 
 
 class _ReusesOffsets(SimLog):
@@ -239,8 +239,8 @@ class _NewMidOnRetry(SimPublisher):
 
 
 PLANTED: Mapping[str, Planted] = {
-    "deliver before commit": Planted(Bugs(node=_DeliversEarly), favour={"kill_hub": 3}),
-    "acknowledge before fsync": Planted(Bugs(node=_AcknowledgesEarly), favour={"kill_hub": 3}),
+    "deliver before commit": Planted(patch=_commits(_deliver_early), favour={"kill_hub": 3}),
+    "acknowledge before fsync": Planted(patch=_commits(_acknowledge_early), favour={"kill_hub": 3}),
     "reuse an offset after a crash": Planted(Bugs(log=_ReusesOffsets), favour={"kill_hub": 4}, first=35),
     "dedupe lost at restart": Planted(Bugs(log=_ForgetsIds), favour={"kill_hub": 4, "cut": 2}, first=3),
     "join without a position": Planted(

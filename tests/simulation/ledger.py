@@ -56,7 +56,7 @@ class Record:
         """The record as it is read."""
         if self.damaged:
             return Damaged(self.offset)
-        entry = Entry(self.bot, self.topic, self.ts, None, self.body, mid=self.mid, publisher=self.publisher)
+        entry = Entry(self.bot, self.topic, self.ts, self.body, mid=self.mid, publisher=self.publisher)
         entry.epoch, entry.offset, entry.prev = epoch, self.offset, self.prev
         return entry
 

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from consumer.connection import Closed, Connection, Dial, Endpoint
 from consumer.errors import ConnectionFailed, HandshakeFailed
 from hub.core.session import Session
-from hub.node import Node, OutletListener
+from hub.delivery import OutletListener
+from hub.node import Node
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import HandshakeRefused, ProtocolError
 from hub.protocol.principal import Principal

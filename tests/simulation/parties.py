@@ -29,7 +29,8 @@ from consumer.publisher import Publication, Publisher
 from consumer.state import HubState
 from consumer.stores.sqlite import SqlitePositionStore
 from hub.core.engine import CoreLimits
-from hub.node import Node, NodeLimits
+from hub.limits import NodeLimits
+from hub.node import Node
 from hub.protocol.codec import Wire
 from hub.protocol.envelope import Position
 from hub.protocol.known import Known
@@ -170,7 +171,7 @@ class HubProcess(Process):
             ),
         )
         self._log = bugs.log(self.disk, self.loop, self.point)
-        node = bugs.node(self._log, limits, clock=_Clock(self.loop))
+        node = Node(self._log, limits, clock=_Clock(self.loop))
         await node.start()
         self.node = node
         self.world.tell(f"hub up, {self.disk.epoch} head {self.disk.head}")
@@ -180,7 +181,7 @@ class HubProcess(Process):
         for link in list(self.world.network.links):
             link.hub_died(self._rng.choice((0.0, 0.2, 2.0)))
         if node is not None:
-            self.tasks |= node._tasks
+            self.tasks |= set(node._tasks)
         if self._log is not None:
             self._log.abandon()
             self._log = None

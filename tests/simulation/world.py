@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import consumer.client
 import consumer.uplink
-import hub.node
+import hub.delivery
 from consumer.errors import PublishError
 from consumer.outbox import Answer
 from consumer.publisher import Publisher
@@ -52,7 +52,6 @@ class Violation(AssertionError):
 class Bugs:
     """What the parties are made of. A test plants a bug by another one."""
 
-    node: Callable[..., Node] = Node
     log: Callable[..., SimLog] = SimLog
     publisher: Callable[..., Publisher] = SimPublisher
     state: Callable[[HubState], None] = lambda state: None
@@ -129,14 +128,14 @@ class World:
             self._violation = text
 
     def live(self) -> Figures:
-        names = (consumer.client, "CAP_S"), (consumer.uplink, "CAP_S"), (hub.node, "PULL_BYTES")
+        names = (consumer.client, "CAP_S"), (consumer.uplink, "CAP_S"), (hub.delivery, "PULL_BYTES")
         before = [getattr(module, name) for module, name in names]
         watch, logger = _Watch(self), logging.getLogger("tradewire.node")
         loggers = [logger, logging.getLogger("consumer")]
         flags = [(each.propagate, each.level) for each in loggers]
         try:
             consumer.client.CAP_S = consumer.uplink.CAP_S = CAP_S  # type: ignore[misc]
-            hub.node.PULL_BYTES = self.schedule.page_bytes  # type: ignore[misc]
+            hub.delivery.PULL_BYTES = self.schedule.page_bytes  # type: ignore[misc]
             logger.addHandler(watch)
             logger.propagate = False
             loggers[1].setLevel(logging.CRITICAL)
@@ -255,7 +254,7 @@ class World:
             session, unsent = connection.session, connection.outlet.unsent_bytes
             assert session.control_bytes == sum(map(len, session.control))
             assert session.control_bytes <= 2 * node.limits.control_bytes
-            assert unsent <= HIGH_WATER_BYTES + hub.node.FLUSH_BYTES, unsent
+            assert unsent <= HIGH_WATER_BYTES + hub.delivery.FLUSH_BYTES, unsent
         for reader in self.readers:
             if reader.client is not None:
                 assert reader.client._inbox.bytes <= 2 * INBOX_BYTES

@@ -54,7 +54,7 @@ def canonical(message: dict[str, Any]) -> tuple[str, Any]:
 
 def entry_of(topic: str, data: Any, number: int = 42) -> Entry:
     """The message as a log holds it."""
-    entry = Entry(BOT, topic, TS, data, encode_body(data), mid=f"m{number}", publisher=BOT)
+    entry = Entry(BOT, topic, TS, encode_body(data), mid=f"m{number}", publisher=BOT)
     if delivery_class(topic) is DeliveryClass.LEDGER:
         entry.epoch, entry.offset, entry.prev = EPOCH, number, number - 2
     return entry

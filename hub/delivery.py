@@ -1,0 +1,318 @@
+"""Delivery: when bytes go to which outlet.
+
+Core decides what each session is owed; here is when it is written. There are two ways to a socket:
+
+- *The fan-out.* What was published marks groups dirty. `flush_soon` flushes them once a turn of the loop: `collect` makes one
+  piece of bytes for all hot sessions of a group, and each outlet gets that very object in one write. Who is full then falls behind.
+- *Alone.* `drive` sends one session what is owed to it alone: replies and notices, and for who is behind a slice of what it missed.
+  Those who are behind wait in one queue, and a few are served each turn, so that a commit never waits for all.
+  What is no longer in memory is read from the log by a short task.
+
+A slow client costs a cursor and no copies. It is closed where `_act` sees that core has decided so (`session.closing`: it was
+too far behind for too long, by `Core.tick`, or a request broke the protocol).
+
+Back-pressure: a session with too much unanswered is not read from (`Connection.readable`).
+
+Invariants
+==========
+1. Alone, a session is served only while its outlet is writable. The fan-out writes to a full outlet at most once, and the session
+   falls behind; it is hot again when it was sent all that it is owed.
+2. What a group's cursor passed was written to all of its hot sessions, or those sessions end.
+3. A session is scheduled at most once (`driving`), and a flush too.
+4. Replies that answer one commit go out in its turn, ahead of its fan-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from hub.clock import Clock
+from hub.core.engine import Core
+from hub.core.intake import PublishOrder
+from hub.core.ledger import Log, Read
+from hub.core.session import Group, Session
+from hub.limits import NodeLimits
+from hub.protocol.close_codes import CloseCode
+from hub.tasks import Tasks
+
+__all__ = ["Connection", "Delivery", "Outlet", "OutletListener"]
+
+FLUSH_BYTES = 256 * 1024
+PULL_BYTES = 64 * 1024
+PULLS_A_TURN = 4
+"""Stragglers that are served in one turn of the loop: however many replay, a commit waits for so many slices, not for all."""
+logger = logging.getLogger("tradewire.node")
+
+
+class OutletListener(Protocol):
+    """What an outlet tells."""
+
+    def on_writable(self) -> None:
+        """The transport accepts again."""
+
+    def on_lost(self) -> None:
+        """The transport is gone."""
+
+
+class Outlet(Protocol):
+    """The writing side of one connection. All methods are synchronous and never block."""
+
+    def write(self, data: bytes) -> bool:
+        """Write whole websocket frames; False when the transport is now above its high water mark."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the transport accepts more."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes in the transport's buffer."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a Close frame behind what was written; idempotent; nothing is written afterwards."""
+
+    def set_listener(self, listener: OutletListener) -> None:
+        """Who is told of `on_writable` and `on_lost`."""
+
+
+class Connection:
+    """A session with its outlet, and what the node keeps beside them; listens to the outlet.
+
+    `readable` is set while its client may send more. `address` is whose wrong tokens are counted, None when unknown.
+    """
+
+    __slots__ = ("_delivery", "_lost", "address", "driving", "order", "outlet", "readable", "session")
+
+    def __init__(
+        self,
+        session: Session,
+        outlet: Outlet,
+        address: str | None,
+        delivery: Delivery,
+        lost: Callable[[Session], None],
+    ) -> None:
+        self.session = session
+        self.outlet = outlet
+        self.address = address
+        self.order = PublishOrder()
+        self.driving = False
+        self.readable = asyncio.Event()
+        self.readable.set()
+        self._delivery = delivery
+        self._lost = lost
+
+    def on_writable(self) -> None:
+        self._delivery.drive_soon(self)
+
+    def on_lost(self) -> None:
+        self._lost(self.session)
+
+
+class Delivery:
+    """Writes what core owes. On the loop's thread only; `start` before use.
+
+    `connections` are by session id; the node adds and removes them.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        limits: NodeLimits,
+        connections: Mapping[str, Connection],
+        tasks: Tasks,
+    ) -> None:
+        self._core: Core
+        self._log = log
+        self._clock = clock
+        self._limits = limits
+        self._connections = connections
+        self._tasks = tasks
+        self._flush_scheduled = False
+        self._behind: deque[Connection] = deque()
+        self._behind_scheduled = False
+        self._replies: dict[Connection, None] | None = None
+
+    def start(self, core: Core) -> None:
+        """Deliver for this core, from now on."""
+        self._core = core
+
+    # --- the fan-out
+
+    def flush_soon(self) -> None:
+        """Flush with the loop's next turn: however many messages are published until then, each client gets one write."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write to the hot sessions of each dirty group what is owed to them, FLUSH_BYTES a group; the rest with the next turn."""
+        self._flush_scheduled = False
+        dirty, self._core.dirty = self._core.dirty, set()
+        for group in dirty:
+            try:
+                self._flush_group(group)
+            except Exception:
+                logger.exception("a group could not be served; its sessions end and may resume")
+                self._end_group(group)
+        if self._core.dirty:
+            self.flush_soon()
+
+    def _end_group(self, group: Group) -> None:
+        """What the group's cursor passed may not have been written: nobody goes on with a silent hole."""
+        for session in [*group.hot, *group.stragglers]:
+            session.close(CloseCode.INTERNAL_ERROR, "internal error; resume when you can")
+            self._act(self._connections[session.id])
+
+    def _flush_group(self, group: Group) -> None:
+        before = set(group.stragglers) if group.stragglers else set()
+        frames, more = self._core.collect(group, FLUSH_BYTES, self._clock.monotonic())
+        if frames:
+            self._write_hot(group, frames[0] if len(frames) == 1 else b"".join(frames))
+        if more:
+            self._core.dirty.add(group)
+        for session in group.stragglers - before:
+            self.drive_soon(self._connections[session.id])
+
+    def _write_hot(self, group: Group, data: bytes) -> None:
+        now = self._clock.monotonic()
+        full: list[Session] = []
+        connections = self._connections
+        for session in list(group.hot):
+            session.sent_at = now
+            if not connections[session.id].outlet.write(data):
+                full.append(session)
+        for session in full:
+            self._core.fall_behind(session)
+
+    # --- one session alone
+
+    def drive_soon(self, connection: Connection) -> None:
+        """Serve it with the loop's next turn, or in its turn when it is behind."""
+        if not connection.driving:
+            connection.driving = True
+            if connection.session.cursor is None:
+                asyncio.get_running_loop().call_soon(self._drive_scheduled, connection)
+            else:
+                self._behind.append(connection)
+                self._drive_behind_soon()
+
+    def drive_sessions_soon(self, sessions: Iterable[Session]) -> None:
+        """`drive_soon` each of them that is still connected."""
+        for session in sessions:
+            connection = self._connections.get(session.id)
+            if connection is not None:
+                self.drive_soon(connection)
+
+    def _drive_behind_soon(self) -> None:
+        if self._behind and not self._behind_scheduled:
+            self._behind_scheduled = True
+            asyncio.get_running_loop().call_soon(self._drive_behind)
+
+    def _drive_behind(self) -> None:
+        """Serve the next few stragglers, in turn."""
+        self._behind_scheduled = False
+        try:
+            for _ in range(min(len(self._behind), PULLS_A_TURN)):
+                self._drive_scheduled(self._behind.popleft())
+        finally:
+            self._drive_behind_soon()
+
+    def _drive_scheduled(self, connection: Connection) -> None:
+        connection.driving = False
+        self.drive(connection)
+
+    def drive(self, connection: Connection) -> None:
+        """Send a session what is owed to it alone, as far as its transport takes it, a slice a turn."""
+        session, outlet = connection.session, connection.outlet
+        if session.id not in self._connections:
+            return
+        if outlet.writable:
+            pulled = self._core.pull(session, PULL_BYTES, self._clock.monotonic())
+            if pulled.frames:
+                outlet.write(b"".join(pulled.frames))
+            if pulled.read is not None:
+                self._tasks.own(self._read(connection, pulled.read), "read")
+            elif not pulled.level and not session.reading and outlet.writable and session.closing is None:
+                self.drive_soon(connection)
+        elif session.hot and session.control:
+            self._core.fall_behind(session)
+        self._bound_reading(connection)
+        self._act(connection)
+
+    def _bound_reading(self, connection: Connection) -> None:
+        session, limits = connection.session, self._limits
+        full = (
+            session.unanswered >= limits.publish_in_flight
+            or session.control_bytes > limits.control_bytes
+            or len(session.requests) > limits.in_flight
+        )
+        if full:
+            connection.readable.clear()
+        else:
+            connection.readable.set()
+
+    def _act(self, connection: Connection) -> None:
+        """Close it if core has decided so."""
+        closing = connection.session.closing
+        if closing is not None:
+            connection.outlet.close(*closing)
+
+    async def _read(self, connection: Connection, read: Read) -> None:
+        session = connection.session
+        try:
+            page = await self._log.read(read)
+        except Exception:
+            logger.exception("the log cannot be read; a session that is behind ends")
+            session.close(CloseCode.INTERNAL_ERROR, "the log cannot be read; resume when you can")
+            self._act(connection)
+            return
+        self._core.loaded(session, page)
+        self.drive(connection)
+
+    # --- replies of one commit
+
+    def hold_replies(self) -> None:
+        """Keep who has a reply until `send_replies`."""
+        self._replies = {}
+
+    def replied(self, connection: Connection) -> None:
+        """A publisher has its reply in `control`: it goes out with the others of its commit, or soon."""
+        if self._replies is None:
+            self.drive_soon(connection)
+        else:
+            self._replies[connection] = None
+
+    def send_replies(self) -> None:
+        """In this turn of the loop: what publishers wait for goes ahead of the fan-out."""
+        held, self._replies = self._replies, None
+        for connection in held or ():
+            try:
+                self.drive(connection)
+            except Exception:
+                logger.exception("a session could not be served; it ends")
+                connection.session.close(CloseCode.INTERNAL_ERROR, "internal error")
+                self._act(connection)
+
+    # --- the end
+
+    def owes_anything(self) -> bool:
+        """Whether anybody has not got all: not written yet, or still in a transport's buffer."""
+        return bool(self._core.dirty) or any(
+            c.session.control or (c.session.group and not c.session.hot) or c.outlet.unsent_bytes
+            for c in self._connections.values()
+        )
+
+    def tell_last_positions(self) -> None:
+        """Write to each v2 client its position, behind the last message that it was sent; nothing is written afterwards."""
+        for group in self._core.groups.values():
+            self._core.owe_position(group)
+        self.flush()
+        for connection in list(self._connections.values()):
+            frames = self._core.last_words(connection.session)
+            if frames:
+                connection.outlet.write(b"".join(frames))
