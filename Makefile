@@ -70,4 +70,4 @@ bench-needs: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench >&2 || echo "not everything of the group bench could be installed" >&2
 
 clean:
-	rm -rf $(VENV) .venv-interop tests/browser/node_modules
+	rm -rf $(VENV) .venv-interop tests/browser/node_modules benchmarks/build

@@ -26,7 +26,7 @@ from benchmarks.arms import versions
 from benchmarks.cases import CLIENTS, NAMES, Case, full, quick
 from benchmarks.machine import file_system, hardware
 from benchmarks.report import markdown, plot, targets
-from benchmarks.sessions import Drive, Figures
+from benchmarks.sessions import Drive, Figures, clients_for
 from benchmarks.targets import Key, Measurable
 
 __all__ = ["Run", "main"]
@@ -34,7 +34,6 @@ __all__ = ["Run", "main"]
 HERE = Path(__file__).parent
 RESULTS, PLOT = HERE / "RESULTS.md", HERE / "fanout.png"
 ROUNDS, QUICK_ROUNDS = 4, 2
-SPARE_FILES = 100
 
 
 class Run:
@@ -101,7 +100,7 @@ def raise_open_files() -> int:
 
 def about(rounds: int, place: Path, seconds: float) -> Iterator[str]:
     """Where, when and of what the figures are."""
-    yield f"{datetime.date.today()}, {rounds} rounds, {seconds / 60:.0f} minutes"
+    yield f"{datetime.date.today()}, {rounds} round{'s' * (rounds > 1)}, {seconds / 60:.0f} minutes"
     yield ", ".join(hardware()) + f", ledgers on {file_system(place)}"
     yield ", ".join(versions())
     if native.compiler() is None:
@@ -130,7 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _ended)
     most = raise_open_files()
-    clients = min(CLIENTS, most - SPARE_FILES)
+    clients = min(CLIENTS, clients_for(most))
     cases = quick() if arguments.quick else full(clients)
     if arguments.only:
         cases = tuple(case for case in cases if case.name in arguments.only)

@@ -83,35 +83,34 @@ def markdown(cases: Sequence[Case], rounds: Rounds, *, about: Iterable[str], mis
 def _tables(case: Case, rounds: Rounds) -> Iterator[str]:
     """One table for each drive."""
     drives = list(dict.fromkeys(key.drive for key in case.shown))
-    several = len({_clients(key) for key in case.shown}) > 1
     for drive in drives:
-        keys = [key for key in case.shown if key.drive == drive]
         if len(drives) > 1:
             yield from (f"{drive.name[0].upper()}{drive.name[1:]}:", "")
-        base = next(
-            (key for key in keys if isinstance(key.setup, Setup) and key.setup.arm == case.base), None
-        )
-        first = case.columns[0]
-        head = ["server", *(["clients"] if several else []), *(COLUMNS[name][0] for name in case.columns)]
-        head[2 + several : 2 + several] = [*([f"to {base.setup.name}"] if base else []), "spread"]
-        rows = [
-            [
-                key.setup.name,
-                *([str(_clients(key))] if several else []),
-                *_cells(key, case.columns, base, first, rounds),
-            ]
-            for key in keys
-            if any(key in found for found in rounds)
-        ]
-        yield from _rows(head, rows)
+        keys = [key for key in case.shown if key.drive == drive and any(key in found for found in rounds)]
+        yield from _table(case, keys, rounds)
         yield ""
+
+
+def _table(case: Case, keys: Sequence[Key], rounds: Rounds) -> Iterator[str]:
+    base = next((key for key in keys if isinstance(key.setup, Setup) and key.setup.arm == case.base), None)
+    several = len({_clients(key) for key in keys}) > 1
+    first, *others = (COLUMNS[name][0] for name in case.columns)
+    ratio = [f"to {base.setup.name}"] if base else []
+    yield from _rows(
+        ["server", *["clients"] * several, first, *ratio, "spread", *others],
+        (
+            [key.setup.name, *[f"{_clients(key):,}"] * several, *_cells(key, case.columns, base, rounds)]
+            for key in keys
+        ),
+    )
 
 
 def _clients(key: Key) -> int:
     return key.setup.clients if isinstance(key.setup, Setup) else 1
 
 
-def _cells(key: Key, columns: Sequence[str], base: Key | None, first: str, rounds: Rounds) -> Iterator[str]:
+def _cells(key: Key, columns: Sequence[str], base: Key | None, rounds: Rounds) -> Iterator[str]:
+    first = columns[0]
     values = [found[key][first] for found in rounds if key in found]
     shown = COLUMNS[first][1]
     yield shown(statistics.median(values))
@@ -175,23 +174,30 @@ def plot(cases: Sequence[Case], rounds: Rounds, path: Path) -> bool:
     ]
     if not panels:
         return True
+    lines = (len(panels) + 1) // 2
     figure, axes = pyplot.subplots(
-        len(panels), 1, figsize=(9, 0.8 + 2.6 * len(panels)), squeeze=False, layout="constrained"
+        lines, 2, figsize=(13, 0.6 + 2.8 * lines), squeeze=False, layout="constrained"
     )
-    for axis, case in zip(axes[:, 0], panels, strict=True):
-        bars = [
+    for axis, case in zip(axes.flat, panels, strict=False):
+        found = [
             (key.setup.name, value)
             for key in case.shown
             if (value := median_of(rounds, Figure(key, "cpu_us"))) is not None
         ]
-        names = [name for name, _ in bars]
-        colours = ["tab:orange" if name.startswith("tradewire") else "tab:gray" for name in names]
-        drawn = axis.barh(names, [value for _, value in bars], color=colours)
-        axis.bar_label(drawn, [f" {_digits(value)}" for _, value in bars])
-        axis.set(xscale="log", title=case.title)
+        for place, (name, value) in enumerate(found):
+            colour = "tab:orange" if name.startswith("tradewire") else "tab:gray"
+            axis.plot(value, place, "o", color=colour)
+            axis.annotate(f"  {_digits(value)}", (value, place), va="center")
+        axis.set(xscale="log", yticks=range(len(found)), yticklabels=[name for name, _ in found])
+        axis.set_title(case.title, fontsize=10)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         axis.invert_yaxis()
-        axis.margins(x=0.15)
-    axes[-1, 0].set_xlabel("server CPU, µs per delivery (logarithmic)")
-    figure.savefig(path, dpi=110)
+        axis.margins(x=0.2, y=0.1)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    figure.supxlabel("server CPU, µs per delivery, logarithmic: less is better")
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
     return True

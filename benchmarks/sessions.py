@@ -20,7 +20,7 @@ from benchmarks.processes import ServerProcess
 from benchmarks.servers import PUBLISHER_TOKEN
 from consumer import Publication, Publisher
 
-__all__ = ["IDLE", "Drive", "Figures", "Idle", "Pace", "Resyncing", "Setup", "Window"]
+__all__ = ["IDLE", "Drive", "Figures", "Idle", "Pace", "Resyncing", "Setup", "Window", "clients_for"]
 
 Figures = Mapping[str, float]
 """`cpu_us`: of the server, user and system, per delivery. `rate`: deliveries a second. `p50_ms`, `p99_ms`: from publish to receipt.
@@ -32,8 +32,19 @@ FIRST_CLIENTS = 20
 SAMPLED = 25
 TIMEOUT_S = 60.0
 ASK_QUIET_MS = 30
+SPARE_FILES = 200
 LEAST_FRAME_BYTES = 16_000
 """Of a dataframe's parts the last may be small; what else a server says is smaller than this."""
+
+
+def files_for(clients: int) -> int:
+    """How many open files there have to be for so many clients."""
+    return SPARE_FILES + clients * 4 // 3
+
+
+def clients_for(files: int) -> int:
+    """How many clients there can be with so many open files."""
+    return (files - SPARE_FILES) * 3 // 4
 
 
 class Drive(Protocol):
@@ -131,8 +142,8 @@ class Setup:
 
     @property
     def descriptors(self) -> int:
-        """How many sockets one side has."""
-        return self.clients + self.stalled + 100
+        """How many open files a server wants for them: the hub keeps a quarter for sockets that are no websocket yet."""
+        return files_for(self.clients + self.stalled)
 
     def missing(self) -> str | None:
         """Why it cannot be measured here, or None."""

@@ -26,7 +26,7 @@ class Measurable(Protocol):
 
     @property
     def descriptors(self) -> int:
-        """How many files one process has open."""
+        """How many open files a process of it wants."""
 
     def missing(self) -> str | None:
         """Why it cannot be measured here, or None."""
