@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
 import resource
 import shutil
 import signal
@@ -48,9 +47,9 @@ class Run:
                 drives = self._drives.setdefault(key.setup, [])
                 if key.drive not in drives:
                     drives.append(key.drive)
-        self._blocks = [
-            list(block) for _, block in itertools.groupby(self._present(), lambda setup: setup.block)
-        ]
+        self._blocks: dict[object, list[Measurable]] = {}
+        for setup in self._present():
+            self._blocks.setdefault(setup.block, []).append(setup)
 
     def _present(self) -> Iterator[Measurable]:
         """What can be measured here."""
@@ -69,7 +68,7 @@ class Run:
         number = len(self.rounds)
         found: dict[Key, Figures] = {}
         self.rounds.append(found)
-        for block in self._blocks:
+        for block in self._blocks.values():
             first = number % len(block)
             for setup in block[first:] + block[:first]:
                 found |= self._measured(setup, number, place)
@@ -81,7 +80,8 @@ class Run:
         start = time.monotonic()
         try:
             figures = setup.measure(drives[first:] + drives[:first], directory)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:
+            # Whatever it was, the other servers of a run of many minutes are measured all the same.
             self.missing[f"{setup.name}, in round {number + 1}: {error}"] = None
             figures = {}
         finally:
