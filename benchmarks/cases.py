@@ -150,7 +150,7 @@ def _shallow(clients: int) -> Case:
 def _freqtrade(clients: int) -> Case:
     return Case(
         "freqtrade",
-        f"Against freqtrade's own server, saturated, 64 outstanding, {clients} clients, 400 B",
+        f"Against freqtrade, saturated, 64 outstanding, {clients} clients, 400 B",
         (
             Target(
                 "CPU per delivery",

@@ -189,7 +189,7 @@ def plot(cases: Sequence[Case], rounds: Rounds, path: Path) -> bool:
             axis.plot(value, place, "o", color=colour)
             axis.annotate(f"  {_digits(value)}", (value, place), va="center")
         axis.set(xscale="log", yticks=range(len(found)), yticklabels=[name for name, _ in found])
-        axis.set_title(case.title, fontsize=10)
+        axis.set_title(case.title, fontsize=9)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
         axis.invert_yaxis()
