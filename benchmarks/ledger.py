@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import sqlite3
 import statistics
 import subprocess
@@ -31,20 +30,22 @@ from typing import Any, Literal
 
 import orjson
 
-from benchmarks.durable_servers import HubProcess, NatsServer, nats_server
-from benchmarks.fanout import Result, Server, paced, saturated
+from benchmarks.arms import Hub
+from benchmarks.jetstream import JetStream
 from benchmarks.ledger_log import OneByOne, measure
+from benchmarks.machine import file_system, hardware
+from benchmarks.messages import Fill
+from benchmarks.processes import HubProcess, nats_server
 from benchmarks.publishers import Load
-from benchmarks.receivers import Receivers
 from benchmarks.resuming import Resumed
-from benchmarks.servers import FILL, TOKEN
+from benchmarks.servers import FILL
+from benchmarks.sessions import Drive, Pace, Setup, Window
 from hub.core.entry import Entry
 from hub.core.ledger import Append
 from hub.log.sqlite import SqliteLog
 
 ROOT = Path(__file__).parent.parent
 PUBLISHERS = (1, 10, 100)
-SUBSCRIBE = {"type": "subscribe", "data": ["entry_fill"]}
 IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 
 
@@ -55,13 +56,12 @@ class Scale:
     rounds: int
     seconds: float
     clients: int
-    bursts: int
     fanout_rounds: int
     messages: int
 
 
-FULL = Scale(rounds=3, seconds=2.0, clients=1000, bursts=8, fanout_rounds=5, messages=100_000)
-QUICK = Scale(rounds=1, seconds=1.0, clients=1000, bursts=3, fanout_rounds=1, messages=20_000)
+FULL = Scale(rounds=3, seconds=2.0, clients=1000, fanout_rounds=5, messages=100_000)
+QUICK = Scale(rounds=1, seconds=1.0, clients=1000, fanout_rounds=1, messages=20_000)
 
 
 # --- 1. commits
@@ -114,7 +114,7 @@ def part_acknowledgements(directory: Path, scale: Scale) -> None:
                     load("hub", hub.port, hub.pid, count, scale.seconds)
                 )
         if binary is not None:
-            with NatsServer(directory / f"nats-{round_}", binary) as nats:
+            with JetStream(directory / f"nats-{round_}", binary) as nats:
                 for count in PUBLISHERS:
                     loads.setdefault(("nats", count), []).append(
                         load("nats", nats.port, nats.pid, count, scale.seconds)
@@ -149,35 +149,25 @@ def _acknowledgements(count: int, name: str, runs: list[Load], others: list[Load
 # --- 3. fan-out
 
 
-async def fanout(name: str, scale: Scale) -> tuple[Result, Result]:
-    """Both modes of one server."""
-    server = Server(name)
-    receivers = Receivers(scale.clients)
-    try:
-        await receivers.connect(server.port, TOKEN, SUBSCRIBE)
-        await saturated(server, receivers, 1)
-        return await saturated(server, receivers, scale.bursts), await paced(server, receivers, 40, 20.0)
-    finally:
-        receivers.close()
-        await asyncio.to_thread(server.end)
-
-
-def part_fanout(scale: Scale) -> None:
+def part_fanout(directory: Path, scale: Scale) -> None:
     """Print part 3."""
-    names = {"sqlite": "tradewire", "memory": "tradewire-memory"}
-    results: dict[str, list[tuple[Result, Result]]] = {log: [] for log in names}
+    drives: tuple[Drive, ...] = (Window(64, seconds=scale.seconds), Pace(20, 40))
+    setups = {
+        ledger: Setup(Hub("freqtrade", ledger), Fill(400), scale.clients) for ledger in ("sqlite", "memory")
+    }
+    results: dict[str, list[tuple[float, ...]]] = {ledger: [] for ledger in setups}
     for round_ in range(scale.fanout_rounds):
         # Each comes first in every other round: the machine is not the same all the time.
-        for log in sorted(names, reverse=bool(round_ % 2)):
-            results[log].append(asyncio.run(fanout(names[log], scale)))
+        for ledger in sorted(setups, reverse=bool(round_ % 2)):
+            figures = setups[ledger].measure(drives, directory / f"fanout-{round_}-{ledger}")
+            results[ledger].append(tuple(figures[drive]["cpu_us"] for drive in drives))
     print(f"\n3. Fan-out to {scale.clients} clients: server CPU seconds per million deliveries")
     print(f"{'ledger':>12}{'bursts of 64':>14}{'20 a second':>13}")
     cpu = {
-        log: [statistics.median(pair[mode].cpu for pair in runs) for mode in (0, 1)]
-        for log, runs in results.items()
+        ledger: [statistics.median(of) for of in zip(*runs, strict=True)] for ledger, runs in results.items()
     }
-    for log, (burst, pace) in cpu.items():
-        print(f"{log:>12}{burst:>14.2f}{pace:>13.2f}")
+    for ledger, (burst, pace) in cpu.items():
+        print(f"{ledger:>12}{burst:>14.2f}{pace:>13.2f}")
     more = [100 * (on / off - 1) for on, off in zip(cpu["sqlite"], cpu["memory"], strict=True)]
     print(f"{'on / off':>12}{more[0]:>13.1f}%{more[1]:>12.1f}%")
 
@@ -252,18 +242,6 @@ def _program(module: str, *arguments: object) -> dict[str, Any]:
     return figures
 
 
-def file_system(path: Path) -> str:
-    """Type of the file system that holds `path`."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    whole = str(path.resolve())
-    holding = [(len(fields[1]), fields[2]) for fields in mounts if _holds(fields[1], whole)]
-    return max(holding)[1]
-
-
-def _holds(mount: str, path: str) -> bool:
-    return path == mount or path.startswith(mount.rstrip("/") + "/")
-
-
 def fsync_ms(directory: Path) -> float:
     """Median of a plain 512-byte write and fsync."""
     times: list[float] = []
@@ -279,12 +257,8 @@ def fsync_ms(directory: Path) -> float:
 
 def machine(directory: Path) -> Iterable[str]:
     """What the figures were measured on."""
-    models = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-    ]
-    model = models[0].partition(":")[2].strip() if models else platform.machine()
-    yield f"{os.cpu_count()} x {model}, Linux {platform.release()}"
-    yield f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {_nats_version()}"
+    yield ", ".join(hardware())
+    yield f"SQLite {sqlite3.sqlite_version}, {_nats_version()}"
     yield f"{file_system(directory)}, fsync {fsync_ms(directory):.2f} ms"
 
 
@@ -313,8 +287,6 @@ def main() -> None:
     parts = arguments.only or [1, 2, 3, 4]
     with tempfile.TemporaryDirectory(prefix="tradewire-ledger-", dir=arguments.directory) as place:
         directory = Path(place)
-        # The servers of the fan-out make their own directories there.
-        os.environ["TMPDIR"] = place
         for line in machine(directory):
             print(line)
         if 1 in parts:
@@ -322,7 +294,7 @@ def main() -> None:
         if 2 in parts:
             part_acknowledgements(directory, scale)
         if 3 in parts:
-            part_fanout(scale)
+            part_fanout(directory, scale)
         if 4 in parts:
             part_resume(directory, scale)
 

@@ -8,7 +8,6 @@ sides: a message is a template with its id put in, an acknowledgement is looked 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import msgpack
 
 from benchmarks.cpu import cpu_seconds
+from benchmarks.framing import handshake, masked
 from benchmarks.servers import FILL, PUBLISHER_TOKEN
 
 __all__ = ["STREAM", "SUBJECT", "Load"]
@@ -88,21 +88,20 @@ class _Publisher(asyncio.Protocol):
 
 
 class _HubPublisher(_Publisher):
-    """tradewire.v2.msgpack. Masked with zeros, which costs the server what any mask costs and this side nothing."""
+    """tradewire.v2.msgpack."""
 
     def opened(self, transport: asyncio.Transport) -> None:
         mid = "m" * MID_BYTES
         data = {"bot": "bench", "topic": "entry_fill", "mid": mid, "data": FILL}
         payload = msgpack.packb({"type": "publish", "id": 1, "data": data})
-        header = b"\x82\xfe" + len(payload).to_bytes(2, "big") + bytes(4)
-        self.before, self.after = (header + payload).split(mid.encode())
-        key = base64.b64encode(b"benchmark-client").decode()
+        self.before, self.after = masked(payload, text=False).split(mid.encode())
         transport.write(
-            (
-                "GET /api/v1/message/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: tradewire.v2.msgpack\r\n"
-                f"Authorization: Bearer {PUBLISHER_TOKEN}\r\n\r\n"
-            ).encode()
+            handshake(
+                headers={
+                    "Sec-WebSocket-Protocol": "tradewire.v2.msgpack",
+                    "Authorization": f"Bearer {PUBLISHER_TOKEN}",
+                }
+            )
         )
 
     def data_received(self, data: bytes) -> None:

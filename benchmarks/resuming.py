@@ -6,9 +6,7 @@ that the offsets are contiguous: what is measured is a complete replay.
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import socket
 import sys
 import time
@@ -18,6 +16,7 @@ from typing import Any
 import msgpack
 
 from benchmarks.cpu import cpu_seconds
+from benchmarks.framing import handshake, masked
 from benchmarks.servers import TOKEN
 
 __all__ = ["Resumed"]
@@ -42,7 +41,7 @@ def resume(port: int, epoch: str, offset: int, count: int, pid: int) -> Resumed:
         _upgrade(sock)
         data = {"want": [{"topics": ["entry_fill"]}], "resume": {"epoch": epoch, "offset": offset}}
         start, own, server = time.perf_counter(), time.process_time(), cpu_seconds(pid)
-        sock.sendall(_masked(msgpack.packb({"type": "subscribe", "id": 1, "data": data})))
+        sock.sendall(masked(msgpack.packb({"type": "subscribe", "id": 1, "data": data}), text=False))
         reader = _Reader(sock)
         expected, first = offset, 0.0
         while expected < offset + count:
@@ -95,28 +94,19 @@ class _Reader:
 
 
 def _upgrade(sock: socket.socket) -> None:
-    key = base64.b64encode(os.urandom(16)).decode()
     sock.sendall(
-        (
-            "GET /api/v1/message/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: tradewire.v2.msgpack\r\n"
-            f"Authorization: Bearer {TOKEN}\r\n\r\n"
-        ).encode()
+        handshake(
+            headers={
+                "Sec-WebSocket-Protocol": "tradewire.v2.msgpack",
+                "Authorization": f"Bearer {TOKEN}",
+            }
+        )
     )
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += sock.recv(1) or b"\r\n\r\n"
     if b" 101 " not in head[:20]:
         raise ConnectionError(head.decode(errors="replace"))
-
-
-def _masked(payload: bytes) -> bytes:
-    header = (
-        bytes((0x82, 0x80 | len(payload)))
-        if len(payload) < 126
-        else b"\x82\xfe" + len(payload).to_bytes(2, "big")
-    )
-    return header + bytes(4) + payload
 
 
 def main() -> None:

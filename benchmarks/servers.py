@@ -1,7 +1,9 @@
-"""The servers that the fan-out benchmark compares. Run as a program: `servers.py NAME`; it prints its port, then obeys stdin.
+"""The servers in Python that the fan-out benchmark compares, and what all benchmarks' servers are configured with.
 
-`burst N` publishes N fills at once; `pace N RATE` publishes N fills at RATE a second; an empty line ends it. Kept free of our own
-packages at import, so that the interpreter of a freqtrade installation can run it too.
+Run as a program, `servers.py NAME DIRECTORY` keeps what it stores in DIRECTORY, prints the port for websockets, and behind a blank the
+port for its publisher where that is another one, and serves until it is ended. A publisher sends websocket frames to /publish, or
+to a server that is published to in process JSON behind its length in four bytes. Kept free of our own packages at import, so that the
+interpreter of a freqtrade installation can run it too.
 """
 
 from __future__ import annotations
@@ -12,9 +14,6 @@ import json
 import logging
 import socket
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,43 +33,27 @@ CONFIG: dict[str, dict[str, Any]] = {
     },
     "hub": {"default_bot": "bench"},
 }  # fmt: skip
-Publish = Callable[[int], None]
+LONGEST = 4 << 20
 
 
-def obey(publish: Publish) -> None:
-    """Read commands from stdin until it ends."""
-    for line in sys.stdin:
-        words = line.split()
-        if not words:
-            return
-        if words[0] == "burst":
-            for i in range(int(words[1])):
-                publish(i)
-        else:
-            count, rate = int(words[1]), float(words[2])
-            start = time.monotonic()
-            for i in range(count):
-                time.sleep(max(0.0, start + i / rate - time.monotonic()))
-                publish(i)
-        print("done", flush=True)
+def obey(port: int, publish: Callable[[dict[str, Any]], object]) -> None:
+    """Print the ports and publish what a publisher sends, in this thread, as a bot does that holds its server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(port, listener.getsockname()[1], flush=True)
+        connection = listener.accept()[0]
+        with connection, connection.makefile("rb") as stream:
+            while head := stream.read(4):
+                publish(json.loads(stream.read(int.from_bytes(head, "big"))))
 
 
-def tradewire(ledger: str = "sqlite") -> None:
-    """This project, published to from another thread as a bot does that embeds it."""
+def tradewire() -> None:
+    """This project, embedded in a bot and published to from that bot's thread."""
     from hub.server import Hub
 
-    with tempfile.TemporaryDirectory(prefix="tradewire-bench-") as directory:
-        section = {**CONFIG["hub"], "state_dir": directory, "ledger": {"kind": ledger}}
-        hub = Hub({**CONFIG, "hub": section})
-        hub.start()
-        print(hub.port, flush=True)
-        obey(lambda i: _ignore(hub.publish("entry_fill", {**FILL, "trade_id": i})))
-        hub.stop()
-
-
-def tradewire_in_memory() -> None:
-    """The same with a ledger that nothing survives."""
-    tradewire("memory")
+    hub = Hub({**CONFIG, "hub": {**CONFIG["hub"], "state_dir": sys.argv[2]}})
+    hub.start()
+    obey(hub.port, lambda message: hub.publish(message.pop("type"), message))
+    hub.stop()
 
 
 def naive() -> None:
@@ -82,42 +65,82 @@ def naive() -> None:
 
     queues: set[asyncio.Queue[dict[str, Any]]] = set()
 
-    async def endpoint(websocket: WebSocket) -> None:
+    async def subscriber(websocket: WebSocket) -> None:
         await websocket.accept()
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         queues.add(queue)
-        reader = asyncio.create_task(_drain_reads(websocket))
-        with contextlib.suppress(WebSocketDisconnect):
-            while True:
-                await websocket.send_text(json.dumps(await queue.get()))
-        reader.cancel()
+        reader = asyncio.create_task(drain_reads(websocket))
+        try:
+            with contextlib.suppress(WebSocketDisconnect):
+                while True:
+                    await websocket.send_text(json.dumps(await queue.get()))
+        finally:
+            queues.discard(queue)
+            reader.cancel()
 
-    async def _drain_reads(websocket: WebSocket) -> None:
+    async def drain_reads(websocket: WebSocket) -> None:
         with contextlib.suppress(WebSocketDisconnect):
             while True:
                 await websocket.receive_text()
 
-    app = Starlette(routes=[WebSocketRoute("/api/v1/message/ws", endpoint)])
-    sock = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="critical", ws="websockets-sansio", ws_per_message_deflate=False)
-    server = uvicorn.Server(config)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(
-        target=lambda: loop.run_until_complete(server.serve(sockets=[sock])), daemon=True
+    async def publisher(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                message = json.loads(await websocket.receive_text())
+                for queue in queues:
+                    queue.put_nowait(message)
+
+    app = Starlette(
+        routes=[
+            WebSocketRoute("/api/v1/message/ws", subscriber),
+            WebSocketRoute("/publish", publisher),
+        ]
     )
-    thread.start()
-
-    def publish(i: int) -> None:
-        message = {"type": "entry_fill", **FILL, "trade_id": i}
-        loop.call_soon_threadsafe(_put_all, queues, message)
-
+    sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(sock.getsockname()[1], flush=True)
-    obey(publish)
+    config = uvicorn.Config(
+        app,
+        log_level="critical",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=1,
+    )
+    uvicorn.Server(config).run(sockets=[sock])
 
 
-def _put_all(queues: set[asyncio.Queue[dict[str, Any]]], message: dict[str, Any]) -> None:
-    for queue in queues:
-        queue.put_nowait(message)
+def socketify() -> None:
+    """uWebSockets, through socketify: its own topics and fan-out, in C++."""
+    from socketify import App, CompressOptions, OpCode
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = App()
+    options = {
+        "compression": CompressOptions.DISABLED,
+        "max_payload_length": LONGEST,
+        "max_backpressure": 1 << 30,
+        "idle_timeout": 0,
+    }
+    pending: list[bytes] = []
+
+    def receive(_websocket: Any, message: Any, _opcode: Any) -> None:
+        # Not from within the handler: there the publisher's socket is corked, and then no other can be, so that what the topics
+        # flush meanwhile would take a send() for each message.
+        if not pending:
+            app.loop.loop.call_soon(flush)
+        pending.append(message)
+
+    def flush() -> None:
+        for message in pending:
+            app.publish("fills", message, OpCode.TEXT)
+        pending.clear()
+
+    app.ws("/api/v1/message/ws", {**options, "open": lambda websocket: websocket.subscribe("fills")})
+    app.ws("/publish", {**options, "message": receive})
+    app.listen({"port": port, "host": "127.0.0.1"}, lambda _: print(port, flush=True))
+    app.run()
 
 
 def freqtrade() -> None:
@@ -142,19 +165,9 @@ def freqtrade() -> None:
     bot.config = {"api_server": section, "runmode": MagicMock(), "exchange": {"name": "binance"}}
     server = ApiServer(bot.config)
     server.add_rpc_handler(RPC(bot))
-    print(port, flush=True)
-    obey(lambda i: server.send_msg({"type": "entry_fill", **FILL, "trade_id": i}))
+    obey(port, server.send_msg)
     server.cleanup()
 
 
-def _ignore(_: object) -> None:
-    """A result that the benchmark does not wait for."""
-
-
 if __name__ == "__main__":
-    {
-        "tradewire": tradewire,
-        "tradewire-memory": tradewire_in_memory,
-        "naive": naive,
-        "freqtrade": freqtrade,
-    }[sys.argv[1]]()
+    {"tradewire": tradewire, "naive": naive, "socketify": socketify, "freqtrade": freqtrade}[sys.argv[1]]()
