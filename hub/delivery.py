@@ -28,18 +28,18 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from hub.clock import Clock
 from hub.core.engine import Core
 from hub.core.intake import PublishOrder
 from hub.core.ledger import Log, Read
 from hub.core.session import Group, Session
+from hub.fan_out import FanOut, Outlet
 from hub.limits import NodeLimits
 from hub.protocol.close_codes import CloseCode
 from hub.tasks import Tasks
 
-__all__ = ["Connection", "Delivery", "Outlet", "OutletListener"]
+__all__ = ["Connection", "Delivery"]
 
 FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
@@ -48,44 +48,24 @@ PULLS_A_TURN = 4
 logger = logging.getLogger("tradewire.node")
 
 
-class OutletListener(Protocol):
-    """What an outlet tells."""
-
-    def on_writable(self) -> None:
-        """The transport accepts again."""
-
-    def on_lost(self) -> None:
-        """The transport is gone."""
-
-
-class Outlet(Protocol):
-    """The writing side of one connection. All methods are synchronous and never block."""
-
-    def write(self, data: bytes) -> bool:
-        """Write whole websocket frames; False when the transport is now above its high water mark."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether the transport accepts more."""
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes in the transport's buffer."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Send a Close frame behind what was written; idempotent; nothing is written afterwards."""
-
-    def set_listener(self, listener: OutletListener) -> None:
-        """Who is told of `on_writable` and `on_lost`."""
-
-
 class Connection:
     """A session with its outlet, and what the node keeps beside them; listens to the outlet.
 
     `readable` is set while its client may send more. `address` is whose wrong tokens are counted, None when unknown.
+    `shares` is the group whose fan-out it takes part in, while it does.
     """
 
-    __slots__ = ("_delivery", "_lost", "address", "driving", "order", "outlet", "readable", "session")
+    __slots__ = (
+        "_delivery",
+        "_lost",
+        "address",
+        "driving",
+        "order",
+        "outlet",
+        "readable",
+        "session",
+        "shares",
+    )
 
     def __init__(
         self,
@@ -100,6 +80,7 @@ class Connection:
         self.address = address
         self.order = PublishOrder()
         self.driving = False
+        self.shares: Group | None = None
         self.readable = asyncio.Event()
         self.readable.set()
         self._delivery = delivery
@@ -132,6 +113,7 @@ class Delivery:
         self._limits = limits
         self._connections = connections
         self._tasks = tasks
+        self._fan_outs: dict[Group, FanOut] = {}
         self._flush_scheduled = False
         self._behind: deque[Connection] = deque()
         self._behind_scheduled = False
@@ -179,15 +161,33 @@ class Delivery:
             self.drive_soon(self._connections[session.id])
 
     def _write_hot(self, group: Group, data: bytes) -> None:
-        now = self._clock.monotonic()
-        full: list[Session] = []
-        connections = self._connections
-        for session in list(group.hot):
-            session.sent_at = now
-            if not connections[session.id].outlet.write(data):
-                full.append(session)
-        for session in full:
+        self._move()
+        group.sent_at = self._clock.monotonic()
+        for session in self._fan_outs[group].write(data):
             self._core.fall_behind(session)
+
+    def _move(self) -> None:
+        """Bring the fan-outs up to who is hot now."""
+        moved, self._core.moved = self._core.moved, set()
+        for session in moved:
+            connection = self._connections[session.id]
+            self._leave_fan_out(connection)
+            group = session.group
+            if session.hot and group is not None:
+                connection.shares = group
+                self._fan_outs.setdefault(group, FanOut()).add(session, connection.outlet)
+
+    def _leave_fan_out(self, connection: Connection) -> None:
+        group, connection.shares = connection.shares, None
+        if group is not None:
+            fan_out = self._fan_outs[group]
+            fan_out.remove(connection.outlet)
+            if not fan_out:
+                del self._fan_outs[group]
+
+    def gone(self, connection: Connection) -> None:
+        """This connection has ended: nothing is written to it any more."""
+        self._leave_fan_out(connection)
 
     # --- one session alone
 

@@ -30,7 +30,8 @@ from hub.core.ledger import Found, Log, Query
 from hub.core.publish_requests import PublishRequest
 from hub.core.session import Session
 from hub.core.state import StateKey
-from hub.delivery import Connection, Delivery, Outlet
+from hub.delivery import Connection, Delivery
+from hub.fan_out import Outlet
 from hub.limits import NodeLimits
 from hub.protocol.calls import DEADLINE_MS, BotRequest, CallResult
 from hub.protocol.close_codes import CloseCode
@@ -211,6 +212,7 @@ class Node:
         connection = self._connections.pop(session.id, None)
         if connection is not None:
             connection.readable.set()
+            self._delivery.gone(connection)
             self.core.disconnect(session)
             self.calls.gone(session)
             self._after_calls()

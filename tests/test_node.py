@@ -15,7 +15,8 @@ from hub.core.engine import CoreLimits
 from hub.core.intake import PublishOrder
 from hub.core.ledger import Append, Appended, Found, Page, Query, Read
 from hub.core.session import Session
-from hub.delivery import PULLS_A_TURN, OutletListener
+from hub.delivery import PULLS_A_TURN
+from hub.fan_out import FanOut, OutletListener
 from hub.limits import NodeLimits
 from hub.log.memory import MemoryLog
 from hub.node import Node
@@ -73,6 +74,9 @@ class FakeOutlet:
 
     def close(self, code: int, reason: str) -> None:
         self.closed = self.closed or (int(code), reason)
+
+    def set_fan_out(self, fan_out: FanOut | None) -> None:
+        pass
 
     def set_listener(self, listener: OutletListener) -> None:
         self.listener = listener

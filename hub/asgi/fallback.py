@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from starlette.types import Send
 
 from hub.asgi.outlet import CLOSE_TIMEOUT_S, HIGH_WATER_BYTES, LOW_WATER_BYTES, close_reason
-from hub.delivery import OutletListener
+from hub.fan_out import FanOut, OutletListener
 from hub.protocol.close_codes import CloseAction, CloseCode, action_for
 
 __all__ = ["FallbackOutlet", "split"]
@@ -99,6 +99,9 @@ class FallbackOutlet:
         self._wake.set()
         if self._group is not None:
             self._group.cancel_scope.deadline = anyio.current_time() + CLOSE_TIMEOUT_S
+
+    def set_fan_out(self, fan_out: FanOut | None) -> None:
+        pass
 
     def set_listener(self, listener: OutletListener) -> None:
         self._listener = listener

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from hub.delivery import Outlet
+from hub.fan_out import Outlet
 
 __all__ = [
     "CLOSE_TIMEOUT_S",
@@ -39,7 +39,7 @@ class EdgeOutlet(Outlet, Protocol):
 
     `write` returns False for: stop until `on_writable`, since the buffer is above its high water mark, or nothing can be sent
     any more (then `on_lost` follows or came). A writer that stops keeps `unsent_bytes` within HIGH_WATER_BYTES plus one
-    write; what is written nevertheless is kept too. `on_writable` comes when the buffer is at LOW_WATER_BYTES.
+    write; what is written nevertheless is kept too. `on_writable` comes when the buffer is at LOW_WATER_BYTES or below.
 
     `close` ends reading too: the first code counts, and what the client sent before and the hub has not handled is dropped.
     The transport is aborted when the peer does not answer within CLOSE_TIMEOUT_S.

@@ -53,12 +53,10 @@ from websockets.protocol import State
 from hub.asgi.outlet import (
     CLOSE_TIMEOUT_S,
     EXTENSION,
-    HIGH_WATER_BYTES,
-    LOW_WATER_BYTES,
     close_reason,
 )
 from hub.asgi.prepared_http import waiting_of
-from hub.delivery import OutletListener
+from hub.fan_out import FanOut, OutletListener
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ConfigError
 
@@ -93,15 +91,33 @@ _read_buffer = _ReadBuffer()
 
 
 class _Outlet:
-    """The outlet of one websocket (hub.asgi.outlet.EdgeOutlet). Its state is its protocol's."""
+    """The outlet of one websocket (hub.asgi.outlet.EdgeOutlet). Its state is its protocol's.
 
-    __slots__ = ("_listener", "_lost", "_protocol", "_transport", "open", "paused")
+    `descriptor` is that of a plain socket, and -1 where bytes must go through the transport: of TLS, or of another loop.
+    """
 
-    def __init__(self, protocol: PreparedWebSocketProtocol, transport: asyncio.Transport) -> None:
+    __slots__ = (
+        "_direct",
+        "_fan_out",
+        "_listener",
+        "_lost",
+        "_protocol",
+        "_transport",
+        "descriptor",
+        "open",
+        "paused",
+    )
+
+    def __init__(
+        self, protocol: PreparedWebSocketProtocol, transport: asyncio.Transport, descriptor: int
+    ) -> None:
         self._protocol = protocol
         self._transport = transport
         self._listener: OutletListener | None = None
         self._lost = False
+        self._fan_out: FanOut | None = None
+        self._direct = False
+        self.descriptor = descriptor
         self.open = False
         self.paused = False
 
@@ -136,6 +152,21 @@ class _Outlet:
         if self._lost:
             self._protocol.loop.call_soon(listener.on_lost)
 
+    def set_fan_out(self, fan_out: FanOut | None) -> None:
+        self._go_indirect()
+        self._fan_out = fan_out
+        self._go_direct()
+
+    def _go_direct(self) -> None:
+        if self._fan_out is not None and self.writable and self.descriptor >= 0 and not self._direct:
+            self._direct = True
+            self._fan_out.direct(self, self.descriptor)
+
+    def _go_indirect(self) -> None:
+        if self._fan_out is not None and self._direct:
+            self._direct = False
+            self._fan_out.indirect(self.descriptor)
+
     def expect_messages(self, size: int) -> None:
         # The parser waits for the first frame already, with the limit that it began with.
         conn = self._protocol.conn
@@ -144,13 +175,25 @@ class _Outlet:
     def running(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
 
+    def pause(self) -> None:
+        """The transport holds something unsent."""
+        self.paused = True
+        self._go_indirect()
+
     def drained(self) -> None:
+        """The transport holds nothing unsent."""
         self.paused = False
+        self._go_direct()
         if self.open and self._listener is not None:
             self._listener.on_writable()
 
-    def lose(self) -> None:
+    def shut(self) -> None:
+        """Nothing is to be written any more."""
         self.open = False
+        self._go_indirect()
+
+    def lose(self) -> None:
+        self.shut()
         if self._lost:
             return
         self._lost = True
@@ -192,8 +235,9 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
         self._waiting.enter(self.transport)
-        self._outlet = _Outlet(self, self.transport)
-        self.transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
+        self._outlet = _Outlet(self, self.transport, _descriptor(self.transport, self.loop))
+        # Paused is to mean that something is unsent: the kernel's buffer is the one that a slow client may fill.
+        self.transport.set_write_buffer_limits(high=0)
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -201,6 +245,8 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self.ping_timer = self.loop.call_later(HANDSHAKE_TIMEOUT_S, self._handshake_overdue)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # First: when this returns, the socket is closed, and its number may be another's.
+        self._outlet.shut()
         self._unread.clear()
         self._waiting.leave(self.transport)
         super().connection_lost(exc)
@@ -214,7 +260,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._outlet.paused = True
+        self._outlet.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -404,7 +450,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         elif self._ended():
             # A refusal over HTTP is a complete handshake too: else uvicorn logs an ERROR for each.
             self.handshake_complete = True
-            self._outlet.open = False
+            self._outlet.shut()
             self._abort_after(CLOSE_TIMEOUT_S)
             if was_open:
                 self._regulate()
@@ -452,7 +498,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         """Send Close behind what was written and wait for the peer's, at most CLOSE_TIMEOUT_S. Does nothing twice."""
         if not self._outlet.open:
             return
-        self._outlet.open = False
+        self._outlet.shut()
         self.stop_keepalive()
         if self.conn.state is State.OPEN and not self.transport.is_closing():
             self.conn.send_close(int(code), close_reason(reason))
@@ -496,7 +542,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self._discarding = True
         self._unread.clear()
         self.frames = []
-        self._outlet.open = False
+        self._outlet.shut()
         self._abort_after(CLOSE_TIMEOUT_S)
         if self.transport.is_closing():
             return
@@ -541,6 +587,16 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
             self._outlet.lose()
             # Who answered no Ping will answer no Close either.
             self._abort_after(ABSENT_GRACE_S)
+
+
+def _descriptor(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> int:
+    """Of a socket that may be written to beside its transport, when that holds nothing unsent; else -1.
+
+    TLS has a state of its own there, and loops in C (uvloop) hold bytes back that they do not tell of.
+    """
+    sock = transport.get_extra_info("socket")
+    plain = transport.get_extra_info("sslcontext") is None
+    return sock.fileno() if plain and sock is not None and isinstance(loop, asyncio.SelectorEventLoop) else -1
 
 
 def _plain_response(status: str, text: str, *, retry_after: int | None = None) -> bytes:

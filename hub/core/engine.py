@@ -9,7 +9,7 @@ the log is the queue, a subscriber is a cursor into these places (`Cursor`).
 Sessions of one wire with an equal subscription form a *group*. Those that keep up are *hot*: they share the group's cursor, and
 `collect` makes the frames for all of them at once. A session whose transport stops accepting *falls behind*: it gets a copy of
 the cursor and becomes a *straggler*, which the node serves alone with `pull`, at the client's pace. When its cursor has
-reached the group's place it is *level* and hot again. So a publish costs nothing per hot session, and a slow client costs the others
+reached the group's place it is *level* and hot again (`moved` tells the node of both). So a publish costs nothing per hot session, and a slow client costs the others
 nothing: its ledger lag is a number, its state lag at most one mark per key (rows merge in the cell), its event lag is bounded
 by the ring and counted.
 
@@ -115,6 +115,7 @@ class Core:
         self.groups: dict[tuple[Wire, Subscription], Group] = {}
         self.sessions: dict[str, Session] = {}
         self.dirty: set[Group] = set()
+        self.moved: set[Session] = set()
         self.pending_bytes = 0
         self.state_bytes = 0
         self._keys_of: Counter[str] = Counter()
@@ -335,6 +336,7 @@ class Core:
         self.sessions.pop(session.id, None)
         session.requests.clear()
         self._leave(session)
+        self.moved.discard(session)
 
     def subscribe(
         self,
@@ -420,7 +422,7 @@ class Core:
         group, session.group, session.cursor = session.group, None, None
         if group is None:
             return
-        group.hot.pop(session, None)
+        self._cool(group, session)
         group.stragglers.discard(session)
         if not group.hot and not group.stragglers:
             del self.groups[(group.wire, group.subscription)]
@@ -431,9 +433,15 @@ class Core:
         """A hot session's transport stopped accepting: from here on it has a cursor of its own."""
         group = session.group
         if group is not None and session in group.hot:
-            del group.hot[session]
+            self._cool(group, session)
             session.cursor = self._cursor_of(group).copy()
             group.stragglers.add(session)
+
+    def _cool(self, group: Group, session: Session) -> None:
+        if session in group.hot:
+            del group.hot[session]
+            session.sent_at = max(session.sent_at, group.sent_at)
+            self.moved.add(session)
 
     def resync(self, session: Session, key: StateKey) -> bool:
         """`resync_all` of one key; False when it is not subscribed or does not exist."""
@@ -551,6 +559,7 @@ class Core:
         session.cursor = None
         session.lagging_told = False
         group.hot[session] = None
+        self.moved.add(session)
         return True
 
     def _at_tail(self, group: Group, cursor: Cursor) -> bool:
@@ -740,7 +749,7 @@ class Core:
                 self._judge_lag(session, session.cursor, now)
             if now - session.progress_at > SNAPSHOT_IDLE_S:
                 _abandon_snapshots(session)
-            if not session.control and now - session.sent_at >= heartbeat_s:
+            if not session.control and now - session.last_sent_at >= heartbeat_s:
                 self._beat(session, now_ms)
             if session.control or session.closing is not None:
                 touched.append(session)

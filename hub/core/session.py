@@ -92,6 +92,7 @@ class Group:
         "hot",
         "level",
         "owes_position",
+        "sent_at",
         "stragglers",
         "subscription",
         "wire",
@@ -103,6 +104,7 @@ class Group:
         self.cursor = cursor
         self.level = True
         self.owes_position = False
+        self.sent_at = float("-inf")
         self.hot: dict[Session, None] = {}
         self.stragglers: set[Session] = set()
         self._wants: dict[Stream, bool] = {}
@@ -220,6 +222,13 @@ class Session:
         self.lagging_told = False
         self.closing: tuple[int, str] | None = None
         self.young: dict[FrameKey, tuple[int, int]] = {}
+
+    @property
+    def last_sent_at(self) -> float:
+        """When something was last sent to it, alone or with its group."""
+        if self.group is None or self.cursor is not None:
+            return self.sent_at
+        return max(self.sent_at, self.group.sent_at)
 
     @property
     def hot(self) -> bool:

