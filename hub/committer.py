@@ -112,8 +112,8 @@ class Committer:
             return
         self.note_floor()
         self._core.committed(results)
-        self._delivery.flush_soon()
         self._answer(results)
+        self._delivery.flush()
 
     def _answer(self, results: list[Appended]) -> None:
         """Tell the publishers; the replies of all go out in this turn of the loop."""

@@ -19,7 +19,7 @@ Invariants
    falls behind; it is hot again when it was sent all that it is owed.
 2. What a group's cursor passed was written to all of its hot sessions, or those sessions end.
 3. A session is scheduled at most once (`driving`), and a flush too.
-4. Replies that answer one commit go out in its turn, ahead of its fan-out.
+4. Replies that answer one commit go out in its turn, and its fan-out behind them.
 """
 
 from __future__ import annotations

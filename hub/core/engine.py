@@ -743,11 +743,13 @@ class Core:
         for group in self.groups.values():
             if group.hot and positions.claim_due(group.cursor, now):
                 self.owe_position(group)
+        # Of 10 000 sessions nearly all have nothing of this.
         for session in self.sessions.values():
-            self._expire(session, now_ms)
+            if session.principal.expires_ms is not None:
+                self._expire(session, session.principal.expires_ms, now_ms)
             if session.cursor is not None:
                 self._judge_lag(session, session.cursor, now)
-            if now - session.progress_at > SNAPSHOT_IDLE_S:
+            if (session.cursor or session.requests) and now - session.progress_at > SNAPSHOT_IDLE_S:
                 _abandon_snapshots(session)
             if not session.control and now - session.last_sent_at >= heartbeat_s:
                 self._beat(session, now_ms)
@@ -787,9 +789,8 @@ class Core:
         _take_control(session, frames)
         return frames
 
-    def _expire(self, session: Session, now_ms: int) -> None:
-        expires = session.principal.expires_ms
-        if expires is None or now_ms < expires - EXPIRING_MS:
+    def _expire(self, session: Session, expires: int, now_ms: int) -> None:
+        if now_ms < expires - EXPIRING_MS:
             return
         if now_ms >= expires:
             session.close(CloseCode.CREDENTIAL_EXPIRED, "the credential expired")
