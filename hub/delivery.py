@@ -135,9 +135,10 @@ class Delivery:
         """Write to the hot sessions of each dirty group what is owed to them, FLUSH_BYTES a group; the rest with the next turn."""
         self._flush_scheduled = False
         dirty, self._core.dirty = self._core.dirty, set()
+        now = self._clock.monotonic()
         for group in dirty:
             try:
-                self._flush_group(group)
+                self._flush_group(group, now)
             except Exception:
                 logger.exception("a group could not be served; its sessions end and may resume")
                 self._end_group(group)
@@ -150,19 +151,21 @@ class Delivery:
             session.close(CloseCode.INTERNAL_ERROR, "internal error; resume when you can")
             self._act(self._connections[session.id])
 
-    def _flush_group(self, group: Group) -> None:
-        before = set(group.stragglers) if group.stragglers else set()
-        frames, more = self._core.collect(group, FLUSH_BYTES, self._clock.monotonic())
+    def _flush_group(self, group: Group, now: float) -> None:
+        before = set(group.stragglers) if group.stragglers else None
+        frames, more = self._core.collect(group, FLUSH_BYTES, now)
         if frames:
-            self._write_hot(group, frames[0] if len(frames) == 1 else b"".join(frames))
+            self._write_hot(group, frames[0] if len(frames) == 1 else b"".join(frames), now)
         if more:
             self._core.dirty.add(group)
-        for session in group.stragglers - before:
-            self.drive_soon(self._connections[session.id])
+        if group.stragglers:
+            for session in group.stragglers - (before or set()):
+                self.drive_soon(self._connections[session.id])
 
-    def _write_hot(self, group: Group, data: bytes) -> None:
-        self._move()
-        group.sent_at = self._clock.monotonic()
+    def _write_hot(self, group: Group, data: bytes, now: float) -> None:
+        if self._core.moved:
+            self._move()
+        group.sent_at = now
         for session in self._fan_outs[group].write(data):
             self._core.fall_behind(session)
 

@@ -9,9 +9,10 @@ the log is the queue, a subscriber is a cursor into these places (`Cursor`).
 Sessions of one wire with an equal subscription form a *group*. Those that keep up are *hot*: they share the group's cursor, and
 `collect` makes the frames for all of them at once. A session whose transport stops accepting *falls behind*: it gets a copy of
 the cursor and becomes a *straggler*, which the node serves alone with `pull`, at the client's pace. When its cursor has
-reached the group's place it is *level* and hot again (`moved` tells the node of both). So a publish costs nothing per hot session, and a slow client costs the others
+reached the group's place it is *level* and hot again. (`moved` are those who became hot or ceased to be; the node looks there.)
+So a publish costs nothing per hot session, and a slow client costs the others
 nothing: its ledger lag is a number, its state lag at most one mark per key (rows merge in the cell), its event lag is bounded
-by the ring and counted.
+by the ring and counted. Groups that stand at the same place share what is joined for them (hub.core.runs).
 
 Ledger messages have two phases. `accept` validates and returns an `Append` effect; the node gives it to the log; `committed`
 brings the result, and only then is the message delivered and acknowledged. A cursor below the tail yields a `Read` effect,
@@ -34,7 +35,7 @@ Invariants (checked by `check_invariants`)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ from hub.core.entry import Entry
 from hub.core.events import Events
 from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
 from hub.core.ledger_lane import LedgerLane
+from hub.core.runs import KEPT_BYTES
 from hub.core.session import Cursor, FrameRequest, Group, Session, Stream
 from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell, legacy_frame
 from hub.frames.columns import Columns
@@ -147,32 +149,41 @@ class Core:
 
     def committed(self, results: Iterable[Appended]) -> None:
         """The log is done with these appends, in order: what is new is delivered from now on."""
+        firsts: dict[Stream, int] = {}
         for result in results:
             entry = result.append.entry
             self.pending_bytes -= entry.size
             if result.refused is not None:
                 continue
-            if result.duplicate:
-                self._reach(result.offset)
-                continue
-            self._reach(entry.offset - 1)
-            self.tail.append(entry)
-            self.counters["published"] += 1
-            self._touch(self._groups_of(entry.stream), entry.offset)
+            upto = result.offset if result.duplicate else entry.offset - 1
+            if upto >= self.tail.next:
+                self._touch_takers(firsts)
+                self._reach(upto)
+            if not result.duplicate:
+                self.tail.append(entry)
+                self.counters["published"] += 1
+                firsts.setdefault(entry.stream, entry.offset)
+        self._touch_takers(firsts)
+
+    def _touch_takers(self, firsts: dict[Stream, int]) -> None:
+        """Who takes these streams is owed something, of each from its offset on; in the order of the offsets. Empties it."""
+        for stream, offset in firsts.items():
+            self._touch(self._groups_of(stream), offset)
+        firsts.clear()
 
     def _reach(self, offset: int) -> None:
         """All up to `offset` is in the log. What a log stored but reported as failed is delivered from there."""
-        if offset >= self.tail.next:
-            self._touch(self.groups.values(), self.tail.next)
-            self.tail.jump(offset + 1)
+        self._touch(self.groups.values(), self.tail.next)
+        self.tail.jump(offset + 1)
 
-    def _touch(self, groups: Iterable[Group], offset: int) -> None:
+    def _touch(self, groups: Collection[Group], offset: int) -> None:
         """These groups are owed something again, of the ledger from `offset` on."""
+        # Of many groups each message touches all: nothing else is done to those that it touched before.
+        self.dirty.update(groups)
         for group in groups:
             if group.level:
                 group.level = False
                 group.cursor.ledger = offset
-            self.dirty.add(group)
 
     def _cursor_of(self, group: Group) -> Cursor:
         """The cursor of the hot sessions, brought to the tail where nothing is owed."""
@@ -488,7 +499,7 @@ class Core:
     # --- delivery
 
     def collect(self, group: Group, limit_bytes: int, now: float) -> tuple[list[bytes], bool]:
-        """Frames for all hot sessions of a group, in order, about `limit_bytes` of them; and whether more is owed."""
+        """What all hot sessions of a group get, about `limit_bytes`, in pieces of whole frames; and whether more is owed."""
         cursor = self._cursor_of(group)
         if not group.hot or cursor.ledger < self.tail.first:
             for session in list(group.hot):
@@ -868,6 +879,8 @@ class Core:
             "held_bytes": self.cache.held_bytes,
             "held_limit_bytes": self.limits.held_bytes,
             "control_bytes": control,
+            "joined_bytes": self.lane.runs.bytes,
+            "joined_limit_bytes": KEPT_BYTES,
             "snapshots_under_way": sum(
                 s.cursor is not None and s.cursor.sending is not None for s in self.sessions.values()
             ),

@@ -1,7 +1,8 @@
 """The ledger's way to a session: entries of the tail and of pages that were read, the claims behind them, and the gaps.
 
 One cursor serves both, so a replay joins live without a gap or a duplicate: what is in memory comes from the tail, what
-is below it from a page, and the slots of a page are checked to be contiguous before any is sent. What cannot be sent is told as a
+is below it from a page, and the slots of a page are checked to be contiguous before any is sent. Groups at the same place share
+what they are sent (hub.core.runs). What cannot be sent is told as a
 gap, behind a position that claims all before it, so that a client takes no more for lost than is. Claims: hub.core.positions.
 """
 
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 from hub.core import notices, positions
 from hub.core.entry import Entry
 from hub.core.ledger import Damaged, Page, Read, Tail
-from hub.core.session import Cursor, Group, Session
+from hub.core.runs import Runs
+from hub.core.session import Cursor, Group, Session, Stream
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import Wire, frame_of
 
@@ -26,6 +28,9 @@ class LedgerLane:
     def __init__(self, tail: Tail, counters: dict[str, int]) -> None:
         self._tail = tail
         self._counters = counters
+        self.runs = Runs(tail)
+        self._claimed: tuple[Wire, int, int, tuple[tuple[Stream, int], ...]] | None = None
+        self._claim = b""
 
     def send(
         self,
@@ -43,9 +48,24 @@ class LedgerLane:
                 size += self._tell_damaged(group, cursor, session.page.popleft().offset, frames, now)
             else:
                 size += self._pass(group, cursor, _readable(session.page), frames, limit - size, now)
+        if session is None:
+            size += self._pass_run(group, cursor, frames, limit)
         if size < limit and self._tail.first <= cursor.ledger < self._tail.next:
             size += self._pass(group, cursor, self._tail.since(cursor.ledger), frames, limit - size, now)
         return size + self._claim_if_due(group, cursor, frames, now)
+
+    def _pass_run(self, group: Group, cursor: Cursor, frames: list[bytes], limit: int) -> int:
+        """Send from the tail what groups at this place share, unless a position is to go between."""
+        if not self._tail.first <= cursor.ledger < self._tail.next:
+            return 0
+        run = self.runs.at(cursor.ledger, group.wire, limit)
+        if run.next - 1 >= cursor.claimed + positions.CLAIM_OFFSETS:
+            return 0
+        cursor.ledger = run.next
+        joined = run.joined(group.wants, cursor.heads)
+        if joined:
+            frames.append(joined)
+        return len(joined)
 
     def _pass(
         self,
@@ -58,7 +78,6 @@ class LedgerLane:
     ) -> int:
         """Send what the group wants of these, about `limit` bytes, and move the cursor behind each."""
         size = 0
-        # Of many groups each comes here for each message: what does not change is looked up once.
         wire, wants, heads = group.wire, group.wants, cursor.heads
         claim_at = cursor.claimed + positions.CLAIM_OFFSETS
         for entry in entries:
@@ -86,12 +105,16 @@ class LedgerLane:
 
     def claim(self, group: Group, cursor: Cursor, frames: list[bytes], now: float) -> int:
         """Claim what a cursor has passed, behind it; on freqtrade's wire nothing is said of it."""
+        same = (group.wire, cursor.claimed, cursor.ledger, tuple(cursor.heads.items()))
         position = positions.claim(cursor, self._tail.epoch, now)
         if group.wire is Wire.FREQTRADE:
             return 0
         self._counters["positions"] += 1
-        frames.append(frame_of(group.wire, position))
-        return len(frames[-1])
+        # Many groups claim the same one after the other.
+        if same != self._claimed:
+            self._claimed, self._claim = same, frame_of(group.wire, position)
+        frames.append(self._claim)
+        return len(self._claim)
 
     def tell_claim(self, session: Session, cursor: Cursor) -> None:
         """Claim to one session what its own cursor has passed, if anything, ahead of what it is told next."""

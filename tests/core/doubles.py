@@ -18,7 +18,7 @@ from hub.log.memory import MemoryLog
 from hub.protocol.codec import Wire, encode_body
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
-from tests.core.model import decode
+from tests.core.model import decode, frames_of
 
 KEY = FrameKey("BTC/USDT", "5m", "spot")
 STEP_MS = 300_000
@@ -92,7 +92,7 @@ class Rig:
         dirty, self.core.dirty = self.core.dirty, set()
         for group in dirty:
             frames, more = self.core.collect(group, limit, self.now)
-            got |= dict.fromkeys([session.id for session in group.hot], self._seen(frames))
+            got |= dict.fromkeys([session.id for session in group.hot], self._seen(frames_of(frames)))
             if more:
                 self.core.dirty.add(group)
         self.core.check_invariants()

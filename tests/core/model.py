@@ -6,6 +6,7 @@ whether it may come now. A receiver raises AssertionError at the first frame tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,19 @@ def decode(wire: Wire, frame: bytes) -> dict[str, Any]:
     return codec.decode(payload.decode() if codec.text else payload)
 
 
+def frames_of(pieces: Iterable[bytes]) -> list[bytes]:
+    """The websocket frames that these pieces consist of."""
+    data, frames = b"".join(pieces), []
+    while data:
+        length, head = data[1], 2
+        if length >= 126:
+            head = 4 if length == 126 else 10
+            length = int.from_bytes(data[2:head])
+        frames.append(data[: head + length])
+        data = data[head + length :]
+    return frames
+
+
 @dataclass
 class _Held:
     """A dataframe key at a v2 receiver."""
@@ -101,7 +115,7 @@ class V2Receiver:
 
     def take(self, frames: list[bytes]) -> None:
         """All of these arrived, in order."""
-        for frame in frames:
+        for frame in frames_of(frames):
             message = decode(self.session.wire, frame)
             kind = message["type"]
             if "bot" in message:
@@ -405,7 +419,7 @@ class LegacyReceiver:
 
     def take(self, frames: list[bytes]) -> None:
         """All of these arrived, in order."""
-        for frame in frames:
+        for frame in frames_of(frames):
             message = decode(Wire.FREQTRADE, frame)
             topic = message["type"]
             if topic == "analyzed_df":

@@ -39,7 +39,7 @@ from hub.protocol.codec import Wire, encode_body
 from hub.protocol.errors import NotDurable
 from hub.protocol.principal import Principal
 from hub.protocol.subscription import Subscription, parse_want
-from tests.core.model import decode
+from tests.core.model import decode, frames_of
 
 Stream = tuple[str, str]
 STREAMS: list[Stream] = [("a", "entry_fill"), ("a", "exit_fill"), ("b", "entry_fill")]
@@ -244,7 +244,7 @@ class World:
             frames, more = self.core.collect(group, self.random.choice([1, 400, BIG]), self.now)
             for client in self.clients:
                 if client.session in group.hot and client.session is not None:
-                    client.pipe.extend(frames)
+                    client.pipe.extend(frames_of(frames))
                     if len(client.pipe) >= PIPE_FRAMES:
                         self.core.fall_behind(client.session)
             if more:
@@ -255,7 +255,7 @@ class World:
         session = client.session
         assert session is not None
         pulled = self.core.pull(session, self.random.choice([1, 400, BIG]), self.now)
-        client.pipe.extend(pulled.frames)
+        client.pipe.extend(frames_of(pulled.frames))
         if pulled.read is not None:
             self.reads.append((client, session, pulled.read, None))
         self.core.check_invariants()
