@@ -42,30 +42,33 @@ class LedgerLane:
         session: Session | None = None,
     ) -> int:
         """Append what a cursor is owed of the ledger, about `limit` bytes of it, and the position that is due; returns the bytes."""
+        if session is None:
+            size = self._pass_runs(group, cursor, frames, limit, now)
+            return size + self._claim_if_due(group, cursor, frames, now)
         size = 0
-        while session is not None and session.page and size < limit:
+        while session.page and size < limit:
             if isinstance(session.page[0], Damaged):
                 size += self._tell_damaged(group, cursor, session.page.popleft().offset, frames, now)
             else:
                 size += self._pass(group, cursor, _readable(session.page), frames, limit - size, now)
-        if session is None:
-            size += self._pass_run(group, cursor, frames, limit)
         if size < limit and self._tail.first <= cursor.ledger < self._tail.next:
             size += self._pass(group, cursor, self._tail.since(cursor.ledger), frames, limit - size, now)
         return size + self._claim_if_due(group, cursor, frames, now)
 
-    def _pass_run(self, group: Group, cursor: Cursor, frames: list[bytes], limit: int) -> int:
-        """Send from the tail what groups at this place share, unless a position is to go between."""
-        if not self._tail.first <= cursor.ledger < self._tail.next:
-            return 0
-        run = self.runs.at(cursor.ledger, group.wire, limit)
-        if run.next - 1 >= cursor.claimed + positions.CLAIM_OFFSETS:
-            return 0
-        cursor.ledger = run.next
-        joined = run.joined(group.wants, cursor.heads)
-        if joined:
-            frames.append(joined)
-        return len(joined)
+    def _pass_runs(self, group: Group, cursor: Cursor, frames: list[bytes], limit: int, now: float) -> int:
+        """Send from the tail what groups at this place share, about `limit` bytes of it."""
+        size, tail = 0, self._tail
+        while size < limit and tail.first <= cursor.ledger < tail.next:
+            claim_at = cursor.claimed + positions.CLAIM_OFFSETS
+            run = self.runs.at(cursor.ledger, claim_at, group.wire, limit)
+            cursor.ledger = run.next
+            joined = run.joined(group.wants, cursor.heads)
+            if joined:
+                frames.append(joined)
+                size += len(joined)
+            if run.next > claim_at:
+                size += self.claim(group, cursor, frames, now)
+        return size
 
     def _pass(
         self,

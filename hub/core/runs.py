@@ -60,27 +60,28 @@ class Runs:
     def __init__(self, tail: Tail) -> None:
         self._tail = tail
         self._next = tail.next
-        self._runs: dict[tuple[int, Wire], Run] = {}
+        self._runs: dict[tuple[int, int, Wire], Run] = {}
         self.bytes = 0
 
-    def at(self, offset: int, wire: Wire, limit: int) -> Run:
-        """The run from this offset on, which is in memory: to the tail's end, or about `limit` bytes of payload."""
+    def at(self, offset: int, last: int, wire: Wire, limit: int) -> Run:
+        """The run from this offset on, which is in memory, to `last` or the tail's end, or about `limit` bytes of payload."""
         if self._next != self._tail.next:
             self.forget()
             self._next = self._tail.next
-        run = self._runs.get((offset, wire))
+        last = min(last, self._next - 1)
+        run = self._runs.get((offset, last, wire))
         if run is None:
-            run = self._runs[(offset, wire)] = Run(self, wire, self._entries(offset, limit))
+            run = self._runs[(offset, last, wire)] = Run(self, wire, self._entries(offset, last, limit))
         return run
 
-    def _entries(self, offset: int, limit: int) -> list[Entry]:
+    def _entries(self, offset: int, last: int, limit: int) -> list[Entry]:
         entries: list[Entry] = []
         size = 0
         for entry in self._tail.since(offset):
             entries.append(entry)
             # Not of its frame: nobody on this wire may want it.
             size += len(entry.body)
-            if size >= limit:
+            if entry.offset >= last or size >= limit:
                 break
         return entries
 
