@@ -15,6 +15,7 @@ import msgpack
 import orjson
 
 from hub.protocol.errors import BadMessage, NotAMessage, Undecodable, WrongOpcode
+from hub.protocol.values import trimmed
 
 __all__ = [
     "CODECS",
@@ -166,7 +167,7 @@ def encode_body(data: Any) -> bytes:
         BadMessage: a value that JSON cannot carry.
     """
     try:
-        return orjson.dumps(data)
+        return trimmed(orjson.dumps(data))
     except (TypeError, ValueError) as error:
         raise BadMessage(f"cannot be sent as JSON: {error}") from None
 

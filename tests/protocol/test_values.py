@@ -7,6 +7,7 @@ import datetime as dt
 import enum
 import json
 import math
+import tracemalloc
 import uuid
 from collections import OrderedDict, UserDict, namedtuple
 from collections.abc import Callable
@@ -263,3 +264,12 @@ def _outcome(make: Callable[[], tuple[Any, bytes]]) -> tuple[str, bytes]:
     except BadMessage as error:
         return str(error), b""
     return repr(data), body
+
+
+@pytest.mark.parametrize("made", [lambda data: canonical(data)[1], encode_body])
+def test_what_is_kept_takes_no_more_room_than_it_is_long(made: Callable[[Any], bytes]) -> None:
+    tracemalloc.start()
+    kept = [made({"pad": "x" * 400}) for _ in range(100)]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(map(len, kept)) < taken < 100 * 600
