@@ -234,7 +234,9 @@ class Delivery:
         session, outlet = connection.session, connection.outlet
         if session.id not in self._connections:
             return
-        if outlet.writable:
+        if not session.owed_alone:
+            pass
+        elif outlet.writable:
             pulled = self._core.pull(session, PULL_BYTES, self._clock.monotonic())
             if pulled.frames:
                 outlet.write(b"".join(pulled.frames))

@@ -112,6 +112,8 @@ class FanOut:
                 sent = 0
             if sent != size:
                 short.append((descriptor, sent))
+        if not short and not self._others:
+            return []
         rests = [(self._outlets[descriptor], data[sent:]) for descriptor, sent in short]
         rests += [(outlet, data) for outlet in self._others]
         # A write may be the last: of whom it is, is known before.

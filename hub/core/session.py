@@ -224,6 +224,11 @@ class Session:
         self.young: dict[FrameKey, tuple[int, int]] = {}
 
     @property
+    def owed_alone(self) -> bool:
+        """Whether anything may be owed to it beside what its group is sent."""
+        return self.cursor is not None or bool(self.control) or bool(self.requests)
+
+    @property
     def last_sent_at(self) -> float:
         """When something was last sent to it, alone or with its group."""
         if self.group is None or self.cursor is not None:
