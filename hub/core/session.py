@@ -9,7 +9,7 @@ from typing import Any
 from hub.core.entry import Entry
 from hub.core.events import EventRing, Events
 from hub.core.ledger import Damaged
-from hub.core.state import StateKey
+from hub.core.state import Parts, StateKey
 from hub.protocol.codec import Wire, frame_of
 from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
@@ -54,18 +54,18 @@ class Cursor:
         self.events: dict[Stream, int] = {}
         self.events_seen = -1
         self.due: dict[StateKey, int | None] = {}
-        self.sending: tuple[StateKey, int, Iterator[bytes]] | None = None
+        self.sending: tuple[StateKey, int, Parts] | None = None
 
     def copy(self) -> Cursor:
-        """A cursor at the same place. A snapshot under way is begun again: an iterator cannot be shared."""
+        """A cursor at the same place, in a snapshot under way too."""
         twin = Cursor(self.ledger, replays=self.replays)
         twin.take_claim(self)
         twin.events = dict(self.events)
         twin.events_seen = self.events_seen
         if self.sending is not None:
-            twin.due[self.sending[0]] = None
-        for key, have in self.due.items():
-            twin.due.setdefault(key, have)
+            key, rev, parts = self.sending
+            twin.sending = (key, rev, parts.fork())
+        twin.due = dict(self.due)
         return twin
 
     def claim_from(self, offset: int) -> None:

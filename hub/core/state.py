@@ -6,8 +6,9 @@ on the wire claims: whoever holds the key at `have` or later and applies this me
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from collections.abc import Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
@@ -19,7 +20,7 @@ from hub.protocol.codec import CODECS, Wire, encode_body, frame
 from hub.protocol.messages import FrameKey
 from hub.protocol.subscription import Projection
 
-__all__ = ["Cell", "FrameCache", "FrameCell", "StateKey", "ValueCell", "iso_utc"]
+__all__ = ["Cell", "FrameCache", "FrameCell", "Parts", "StateKey", "ValueCell", "iso_utc"]
 
 LEGACY_LIMIT_BYTES = 8 * 1024 * 1024 - 65536
 """freqtrade closes with 1009 above its message_size_limit, 8 MiB by default."""
@@ -93,22 +94,41 @@ class FrameCache:
 
 
 class Parts(Iterator[bytes]):
-    """Frames of one window, made as they are asked for. The cache counts the window until they end or nobody has them."""
+    """Frames made as they are asked for, with b"" after each slice of work that made none.
 
-    __slots__ = ("_cache", "_frames", "_window")
+    `begin` makes the iterator from the frame of an index on. The cache counts the window that they are made of, if any, until they
+    end or nobody has them.
+    """
 
-    def __init__(self, cache: FrameCache, window: Columns, frames: Iterator[bytes]) -> None:
+    __slots__ = ("_begin", "_cache", "_done", "_frames", "_window")
+
+    def __init__(
+        self,
+        cache: FrameCache,
+        window: Columns | None,
+        begin: Callable[[int], Iterator[bytes]],
+        done: int = 0,
+    ) -> None:
         self._cache = cache
-        self._window: Columns | None = window
-        self._frames = frames
-        cache.hold(window)
+        self._window = window
+        self._begin = begin
+        self._done = done
+        self._frames = begin(done)
+        if window is not None:
+            cache.hold(window)
 
     def __next__(self) -> bytes:
         try:
-            return next(self._frames)
+            part = next(self._frames)
         except StopIteration:
             self._release()
             raise
+        self._done += bool(part)
+        return part
+
+    def fork(self) -> Parts:
+        """The same frames from here on, for one who goes on alone."""
+        return Parts(self._cache, self._window, self._begin, self._done)
 
     def __del__(self) -> None:
         self._release()
@@ -122,9 +142,10 @@ class Parts(Iterator[bytes]):
 class _Making:
     """A frame that takes many slices of work, for all who wait for it: whoever comes next does the next slice."""
 
-    __slots__ = ("__weakref__", "_frame", "_slices")
+    __slots__ = ("__weakref__", "_frame", "_slices", "window")
 
-    def __init__(self, slices: Iterator[bytes]) -> None:
+    def __init__(self, window: Columns, slices: Iterator[bytes]) -> None:
+        self.window = window
         self._slices = slices
         self._frame = b""
 
@@ -135,6 +156,10 @@ class _Making:
             if not self._frame:
                 yield b""
         yield self._frame
+
+    def begin(self, done: int) -> Iterator[bytes]:
+        """For Parts."""
+        return iter(()) if done else self.steps()
 
 
 class Cell:
@@ -269,14 +294,16 @@ class FrameCell(Cell):
         """The schema of the projected frame."""
         return self._window(projection).schema
 
-    def snapshot(self, wire: Wire, projection: Projection, part_bytes: int) -> Iterator[bytes]:
+    def snapshot(self, wire: Wire, projection: Projection, part_bytes: int) -> Parts:
         """The whole window in parts of whole rows, each encoded when it is asked for (about a millisecond each).
 
         A change of the cell does not disturb a snapshot under way: it is of the revision at which it began.
         """
         window = self._window(projection)
-        parts = self._parts(window, wire, projection, part_bytes, self.n, self._header(0), self.la_ms)
-        return Parts(self._cache, window, parts)
+        begin = functools.partial(
+            self._parts, window, wire, projection, part_bytes, self.n, self._header(0), self.la_ms
+        )
+        return Parts(self._cache, window, begin)
 
     def _parts(
         self,
@@ -287,9 +314,10 @@ class FrameCell(Cell):
         n: int,
         header: dict[str, Any],
         la_ms: int,
+        start: int,
     ) -> Iterator[bytes]:
         ranges = list(v2.split(window, part_bytes, _kind(wire))) or [(0, 0)]
-        for i, (a, b) in enumerate(ranges):
+        for i, (a, b) in enumerate(ranges[start:], start):
             key = (self.state_key, n, "part", wire, projection, part_bytes, i)
             prepared: bytes | None = self._cache.get(key)
             if prepared is None:
@@ -314,7 +342,7 @@ class FrameCell(Cell):
 
     # --- freqtrade's wire
 
-    def legacy_rows(self, have: int | None) -> Iterator[bytes]:
+    def legacy_rows(self, have: int | None) -> Parts:
         """The change since `have` for freqtrade's consumer, as one frame in the end (see `legacy_tail`).
 
         That consumer drops all its rows from the first incoming date on, and replaces its frame by any message of 100 rows
@@ -332,7 +360,7 @@ class FrameCell(Cell):
         rows = tail.n + led
         return self.legacy_tail(rows, live=1 < rows < self.store.n)
 
-    def legacy_tail(self, limit: int | None, *, live: bool = False) -> Iterator[bytes]:
+    def legacy_tail(self, limit: int | None, *, live: bool = False) -> Parts:
         """The newest `limit` rows (None: all) as one frame under freqtrade's message size limit; `live` as of `legacy_rows`.
 
         Yields b"" after each slice of work of about a millisecond, and the frame last. It is of the revision at which it
@@ -342,14 +370,15 @@ class FrameCell(Cell):
         key = (self.state_key, self.n, "legacy", count, live)
         prepared: bytes | None = self._cache.get(key)
         if prepared is not None:
-            return iter([prepared])
-        if count <= LEGACY_SLICE_ROWS:
-            return self._legacy_sized(self.store.tail(count), self.store.n, self.la_ms, key, live=live)
-        window = self._window(Projection(rows=count))
+            return Parts(self._cache, None, lambda done: iter([prepared][done:]))
         making = self._making.get(key)
         if making is None:
-            making = self._making[key] = _Making(self._legacy_sized(window, self.store.n, self.la_ms, key))
-        return Parts(self._cache, window, making.steps())
+            window = (
+                self._window(Projection(rows=count)) if count > LEGACY_SLICE_ROWS else self.store.tail(count)
+            )
+            slices = self._legacy_sized(window, self.store.n, self.la_ms, key, live=live)
+            making = self._making[key] = _Making(window, slices)
+        return Parts(self._cache, making.window, making.begin)
 
     def _legacy_sized(
         self, window: Columns, end: int, la_ms: int, key: Hashable, *, live: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -459,13 +460,36 @@ def test_a_hot_client_that_falls_behind_in_the_middle_of_a_snapshot(monkeypatch:
     rig = Rig()
     session = rig.subscribed("analyzed_df")
     rig.frame(rows(1, 50))
-    for _ in range(3):
-        rig.flush(1)
+    sent = [decode(Wire.JSON, frame) for _ in range(3) for frame in rig.flush(1)[session.id]]
     rig.core.fall_behind(session)
     rig.frame(rows(51))
-    parts = [m for m in rig.served(session) if m["type"] == "analyzed_df"]
-    assert [m["part"][0] for m in parts] == list(range(1, len(parts) + 1))
-    assert sum(m["data"]["n"] for m in parts) == 51
+    sent += rig.served(session)
+    # It goes on where the group was, and what changed meanwhile comes behind.
+    *parts, row = [m for m in sent if m["type"] == "analyzed_df"]
+    assert [m["part"] for m in parts] == [[i, len(parts)] for i in range(1, len(parts) + 1)]
+    assert len(parts) > 2
+    assert sum(m["data"]["n"] for m in parts) == 50
+    assert row["rev"][1:] == [1, 2]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_a_fork_of_parts_goes_on_alone(done: int) -> None:
+    cache = state.FrameCache(1 << 20)
+    made: list[int] = []
+
+    def begin(start: int) -> Iterator[bytes]:
+        for i in range(start, 3):
+            yield b""
+            made.append(i)
+            yield b"%d" % i
+
+    window = rows(1)
+    parts = state.Parts(cache, window, begin)
+    got = [next(parts) for _ in range(2 * done)]
+    fork = parts.fork()
+    assert [part for part in got if part] + [part for part in fork if part] == [b"0", b"1", b"2"]
+    assert [part for part in parts if part] == [b"0", b"1", b"2"][done:]
+    assert cache.held_bytes == 0
 
 
 def test_more_rows_than_a_frame_should_have_come_as_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
