@@ -35,6 +35,7 @@ from hub.core.intake import PublishOrder
 from hub.core.ledger import Log, Read
 from hub.core.session import Group, Session
 from hub.fan_out import FanOut, Outlet
+from hub.gate import Gate
 from hub.limits import NodeLimits
 from hub.protocol.close_codes import CloseCode
 from hub.tasks import Tasks
@@ -81,8 +82,7 @@ class Connection:
         self.order = PublishOrder()
         self.driving = False
         self.shares: Group | None = None
-        self.readable = asyncio.Event()
-        self.readable.set()
+        self.readable = Gate()
         self._delivery = delivery
         self._lost = lost
 

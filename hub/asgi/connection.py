@@ -213,6 +213,8 @@ class MessageEndpoint:
                 )
             self._node.receive(session, message)
             spent_s = now() - begun
+            # Who is idle from now on keeps its last message from nobody's memory.
+            del event, message, result
             if spent_s > SLOW_REQUEST_S:
                 await self._rest(spent_s, exempt=exempt)
             await self._node.readable(session)

@@ -50,6 +50,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from hub.asgi.incoming import Incoming
 from hub.asgi.outlet import (
     CLOSE_TIMEOUT_S,
     EXTENSION,
@@ -57,6 +58,7 @@ from hub.asgi.outlet import (
 )
 from hub.asgi.prepared_http import waiting_of
 from hub.fan_out import FanOut, OutletListener
+from hub.gate import Gate
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.errors import ConfigError
 
@@ -218,6 +220,8 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.queue = cast(Any, Incoming())
+        self.writable = cast(Any, Gate())
         self.conn.debug = False
         self.conn.logger = _parser_logger
         self._waiting = waiting_of(config)
@@ -427,6 +431,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         scope["extensions"] = {**(scope["extensions"] or {}), EXTENSION: cast(Any, self._outlet)}
         # uvicorn logs self.scope's path with its query string, and legacy tokens are there.
         self.scope = cast(Any, {**scope, "query_string": b""})
+        self._app_scope = scope
 
         async def run(_scope: Any, receive: Any, send: Any) -> None:
             try:
@@ -462,7 +467,16 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
             raise ClientDisconnected
         self._outlet.open = True
         self._waiting.leave(self.transport)
+        self._forget_handshake()
         self._next_turn()
+
+    def _forget_handshake(self) -> None:
+        """Nobody asks for the request's headers any more: 8 KB of an idle connection's 28."""
+        # The parser, which runs on from its handshake, has the request too.
+        self.request.headers.clear()
+        for scope in (self._app_scope, self.scope):
+            scope["headers"] = []
+        self.request = self.response = cast(Any, None)
 
     def _ended(self) -> bool:
         return self.close_sent
@@ -615,7 +629,7 @@ _PROTOCOL_NAMES = """
     handle_bytes handle_close handle_cont handle_connect handle_events handle_parser_exception handle_text
     handshake_complete handshake_initiated initial_response loop pause_writing ping_interval ping_timeout ping_timer
     queue read_paused receive resume_writing run_asgi send send_receive_event_to_app shutdown start_keepalive
-    stop_keepalive transport
+    stop_keepalive transport writable
 """
 _PARSER_NAMES = """
     close_sent data_to_send debug events_received fail handshake_exc logger parser_exc receive_data send_close state

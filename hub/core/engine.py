@@ -382,7 +382,7 @@ class Core:
             began = positions.Start(cursor.ledger - 1)
         self._leave(session)
         if not subscription.items:
-            session.page.clear()
+            session.page = ()
             return began
         key = (session.wire, subscription)
         group = self.groups.get(key)
@@ -727,7 +727,7 @@ class Core:
                 request.parts = self._parts_of(session, request)
             part = next(request.parts, None)
             if part is None:
-                session.requests.popleft()
+                del session.requests[0]
                 continue
             if not part:
                 return
@@ -955,6 +955,6 @@ def _remember_schema(session: Session, schema_id: str) -> None:
 def _take_control(session: Session, frames: list[bytes]) -> int:
     size = session.control_bytes
     frames.extend(session.control)
-    session.control.clear()
+    session.control = []
     session.control_bytes = 0
     return size

@@ -51,6 +51,8 @@ class LedgerLane:
                 size += self._tell_damaged(group, cursor, session.page.popleft().offset, frames, now)
             else:
                 size += self._pass(group, cursor, _readable(session.page), frames, limit - size, now)
+        if not session.page:
+            session.page = ()
         if size < limit and self._tail.first <= cursor.ledger < self._tail.next:
             size += self._pass(group, cursor, self._tail.since(cursor.ledger), frames, limit - size, now)
         return size + self._claim_if_due(group, cursor, frames, now)
@@ -172,7 +174,7 @@ class LedgerLane:
         if stuck or any(entry.offset != cursor.ledger + i for i, entry in enumerate(entries)):
             session.close(CloseCode.INTERNAL_ERROR, "the log has a hole")
             return
-        session.page.extend(entries)
+        session.page = deque(entries)
         cursor.replays = True
 
     def _gap(self, session: Session, cursor: Cursor, floor: int) -> bool:

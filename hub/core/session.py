@@ -204,10 +204,10 @@ class Session:
         self.features: frozenset[str] = frozenset()
         self.group: Group | None = None
         self.cursor: Cursor | None = None
-        self.control: deque[bytes] = deque()
+        self.control: list[bytes] = []
         self.control_bytes = 0
-        self.requests: deque[FrameRequest] = deque()
-        self.page: deque[Entry | Damaged] = deque()
+        self.requests: list[FrameRequest] = []
+        self.page: deque[Entry | Damaged] | tuple[()] = ()
         self.reading = False
         self.read_from = 0
         self.schemas: set[str] = set()

@@ -555,7 +555,7 @@ def _loaded_without_a_floor(self: LedgerLane, session: Session, page: Page) -> N
     slots = [slot for slot in page.entries if cursor.ledger <= slot.offset < self._tail.next]
     if not slots:
         cursor.ledger = self._tail.next
-    session.page.extend(slots)
+    session.page = deque(slots)
 
 
 def _claim_if_due_but_not_alone(self: LedgerLane, group: Any, cursor: Any, *rest: Any) -> int:
@@ -593,7 +593,7 @@ class FiltersAtTheHead(Core):
         began = super().subscribe(session, *args, **kwargs)
         if not had or session.cursor is None:
             return began
-        session.page.clear()
+        session.page = ()
         session.cursor.ledger = self.tail.next
         session.cursor.claim_from(self.tail.next - 1)
         return replace(began, offset=self.tail.next - 1)
