@@ -29,7 +29,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from hub.clock import Clock
+from hub.clock import Clock, Timer
 from hub.core.engine import Core
 from hub.core.intake import PublishOrder
 from hub.core.ledger import Log, Read
@@ -115,6 +115,8 @@ class Delivery:
         self._tasks = tasks
         self._fan_outs: dict[Group, FanOut] = {}
         self._flush_scheduled = False
+        self._lingering: dict[Group, float] = {}
+        self._linger_timer = Timer(clock, self.flush)
         self._behind: deque[Connection] = deque()
         self._behind_scheduled = False
         self._replies: dict[Connection, None] | None = None
@@ -122,6 +124,10 @@ class Delivery:
     def start(self, core: Core) -> None:
         """Deliver for this core, from now on."""
         self._core = core
+
+    def stop(self) -> None:
+        """Nobody waits for anything any more."""
+        self._linger_timer.set(None)
 
     # --- the fan-out
 
@@ -131,12 +137,17 @@ class Delivery:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def flush(self) -> None:
-        """Write to the hot sessions of each dirty group what is owed to them, FLUSH_BYTES a group; the rest with the next turn."""
+    def flush(self, *, linger: bool = True) -> None:
+        """Write to the hot sessions of each dirty group what is owed to them, FLUSH_BYTES a group; the rest with the next turn.
+
+        With `linger` not to those whose messages all may wait, until they are due or FLUSH_BYTES.
+        """
         self._flush_scheduled = False
         dirty, self._core.dirty = self._core.dirty, set()
         now = self._clock.monotonic()
         for group in dirty:
+            if linger and group.linger_s and self._lingers(group, now):
+                continue
             try:
                 self._flush_group(group, now)
             except Exception:
@@ -144,6 +155,17 @@ class Delivery:
                 self._end_group(group)
         if self._core.dirty:
             self.flush_soon()
+        if self._lingering:
+            self._core.dirty |= self._lingering.keys()
+            self._linger_timer.set(min(self._lingering.values()))
+
+    def _lingers(self, group: Group, now: float) -> bool:
+        """Whether it waits on; from the first time on it is due after its `linger_s`, or earlier."""
+        due = min(self._lingering.get(group, now + group.linger_s), now + group.linger_s)
+        if due > now and self._core.tail.bytes_since(group.cursor.ledger) < FLUSH_BYTES:
+            self._lingering[group] = due
+            return True
+        return False
 
     def _end_group(self, group: Group) -> None:
         """What the group's cursor passed may not have been written: nobody goes on with a silent hole."""
@@ -152,6 +174,7 @@ class Delivery:
             self._act(self._connections[session.id])
 
     def _flush_group(self, group: Group, now: float) -> None:
+        self._lingering.pop(group, None)
         before = set(group.stragglers) if group.stragglers else None
         frames, more = self._core.collect(group, FLUSH_BYTES, now)
         if frames:
@@ -244,6 +267,8 @@ class Delivery:
                 self._tasks.own(self._read(connection, pulled.read), "read")
             elif not pulled.level and not session.reading and outlet.writable and session.closing is None:
                 self.drive_soon(connection)
+                if session.group in self._core.dirty:
+                    self.flush_soon()
         elif session.hot and session.control:
             self._core.fall_behind(session)
         self._bound_reading(connection)
@@ -316,7 +341,7 @@ class Delivery:
         """Write to each v2 client its position, behind the last message that it was sent; nothing is written afterwards."""
         for group in self._core.groups.values():
             self._core.owe_position(group)
-        self.flush()
+        self.flush(linger=False)
         for connection in list(self._connections.values()):
             frames = self._core.last_words(connection.session)
             if frames:

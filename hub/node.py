@@ -147,6 +147,7 @@ class Node:
         self._committer.end("the hub stopped before the log answered")
         self.calls.stop()
         self._after_calls()
+        self._delivery.stop()
         for connection in list(self._connections.values()):
             connection.outlet.close(CloseCode.SERVICE_RESTART, "retry_after_ms=1000")
         if not self._stopped:

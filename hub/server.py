@@ -596,6 +596,7 @@ def _limits(config: Config) -> NodeLimits:
             slow_bytes=hub.slow.limit_bytes,
             slow_grace_s=hub.slow.grace_s,
             candle_deadline_s=hub.candle_deadline_s,
+            linger_s={topic: linger_ms / 1000 for topic, linger_ms in hub.linger_ms.items() if linger_ms},
         ),
     )
 

@@ -312,6 +312,9 @@ def test_each_token_of_a_list_is_checked(files: Files) -> None:
             "hub.upstreams[0].reconcile: expected username and password beside it: it asks the bot's REST",
         ),
         ({"bots": {"a": {"stoploss": "x"}}}, "hub.bots.a.stoploss: expected `float | null`, got `str`"),
+        ({"linger_ms": 5}, "hub.linger_ms: expected a map of topics, got a number"),
+        ({"linger_ms": {"status": 51}}, "hub.linger_ms.status: expected ms from 0 to 50, got 51"),
+        ({"linger_ms": {"status": True}}, "hub.linger_ms.status: expected ms from 0 to 50, got true"),
         ({"bots": {"a": 1}}, "hub.bots.a: expected a map of show_config's fields, got a number"),
         ({"bots": []}, "hub.bots: expected a map of bots, got a list"),
         ({"state_dir": ""}, 'hub.state_dir: expected a directory, got ""'),
@@ -379,6 +382,15 @@ def test_unknown_keys_warn_with_a_guess(files: Files) -> None:
         "api_server.zzz: unknown key, ignored",
         "hub.limits.conections: unknown key, ignored; did you mean connections?",
     }
+
+
+def test_an_unknown_topic_that_lingers_warns(files: Files) -> None:
+    config = files.load({"hub": {"linger_ms": {"entry_fil": 5, "status": 2.5}}})
+    assert config.hub.linger_ms == {"entry_fil": 5.0, "status": 2.5}
+    assert any(
+        "hub.linger_ms.entry_fil: no topic that this version knows; did you mean entry_fill?" in line
+        for line in config.warnings
+    )
 
 
 def test_an_unknown_field_of_show_config_warns(files: Files) -> None:

@@ -229,6 +229,102 @@ def test_one_write_a_turn_for_each_client_however_many_messages() -> None:
     on_node(test)
 
 
+# --- linger
+
+
+LINGERING = CoreLimits(linger_s={"status": 500.0, "startup": 100.0})
+
+
+def test_messages_of_a_topic_that_lingers_go_out_together_when_the_first_is_due() -> None:
+    async def test(bench: Bench) -> None:
+        _, outlet = await bench.subscribed("status")
+        bench.publish("status")
+        await settle()
+        bench.clock.now += 499
+        bench.publish("status")
+        await settle()
+        assert outlet.writes == []
+        bench.clock.now += 1
+        bench.node._delivery.flush()
+        assert len(outlet.writes) == 1
+        assert len(outlet.take()) == 2
+
+    on_node(test, core=LINGERING)
+
+
+def test_the_shortest_linger_of_what_a_group_is_owed_counts() -> None:
+    async def test(bench: Bench) -> None:
+        _, outlet = await bench.subscribed("status", "startup")
+        bench.publish("status")
+        await settle()
+        bench.publish("startup")
+        await settle()
+        bench.clock.now += 100
+        bench.node._delivery.flush()
+        assert kinds(outlet.take()) == ["status", "startup"]
+
+    on_node(test, core=LINGERING)
+
+
+def test_a_fill_waits_for_nothing_and_takes_along_what_does() -> None:
+    async def test(bench: Bench) -> None:
+        _, outlet = await bench.subscribed("status", "entry_fill")
+        _, other = await bench.subscribed("status")
+        bench.publish("status")
+        await settle()
+        assert outlet.writes == []
+        bench.publish("entry_fill")
+        await settle()
+        assert kinds(outlet.take()) == ["entry_fill", "status"]
+        # Who does not take fills waits on.
+        assert other.writes == []
+        assert bench.node._delivery.owes_anything()
+
+    on_node(test, core=LINGERING)
+
+
+def test_nothing_lingers_beyond_what_one_flush_writes() -> None:
+    async def test(bench: Bench) -> None:
+        _, outlet = await bench.subscribed("exit_fill")
+        for _ in range(2):
+            bench.publish("exit_fill", pad=60_000)
+            await settle()
+            assert outlet.writes == []
+        bench.publish("exit_fill", pad=60_000)
+        await settle()
+        assert len(outlet.take()) == 3
+
+    on_node(test, core=CoreLimits(linger_s={"exit_fill": 500.0}))
+
+
+def test_who_comes_level_with_a_group_that_lingers_ends_its_wait() -> None:
+    async def test(bench: Bench) -> None:
+        _, quick = await bench.subscribed("status")
+        session, slow = await bench.subscribed("status")
+        bench.publish("status")
+        await settle()
+        bench.node.core.fall_behind(session)
+        assert quick.writes == []
+        bench.node._delivery.drive_soon(bench.node._connections[session.id])
+        await settle()
+        assert [len(outlet.take()) for outlet in (quick, slow)] == [1, 1]
+        await settle()
+        assert session.hot
+
+    on_node(test, core=LINGERING)
+
+
+def test_a_drain_waits_for_no_linger() -> None:
+    async def test(bench: Bench) -> None:
+        _, outlet = await bench.subscribed("status")
+        bench.publish("status")
+        await settle()
+        await bench.node.drain(0.0)
+        assert "status" in kinds(outlet.take())
+
+    on_node(test, core=LINGERING)
+
+
 def test_a_full_client_falls_behind_alone_and_comes_back() -> None:
     async def test(bench: Bench) -> None:
         _, quick = await bench.subscribed("entry_fill")

@@ -27,6 +27,7 @@ from hub.config.kinds import (
     VERBOSITY,
     whole,
 )
+from hub.config.linger import LINGERS
 from hub.config.secret import FULL_SECRET, SECRET, SECRETS, Secret
 from hub.config.show_configs import SHOW_CONFIGS
 
@@ -124,6 +125,7 @@ class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     pong_timeout_ms: Annotated[int, MILLISECONDS] = 10_000
     drain_s: Annotated[float, SECONDS] = 10.0
     candle_deadline_s: Annotated[float, SECONDS] = 10.0
+    linger_ms: Annotated[Mapping[str, float], LINGERS] = {}
     state_dir: Annotated[str | None, OPTIONAL_PATH] = None
     ui_dir: Annotated[str | None, OPTIONAL_PATH] = None
     bots: Annotated[Mapping[str, Mapping[str, Any]], SHOW_CONFIGS] = {}

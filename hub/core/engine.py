@@ -35,8 +35,8 @@ Invariants (checked by `check_invariants`)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hub.core import notices, positions
@@ -88,6 +88,8 @@ class CoreLimits:
     slow_bytes: int = 8 << 20
     slow_grace_s: float = 30.0
     candle_deadline_s: float = 10.0
+    linger_s: Mapping[str, float] = field(default_factory=dict)
+    """How long messages of a topic may wait for others to go out with; a topic that is not named: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ class Core:
     def _touch_takers(self, firsts: dict[Stream, int]) -> None:
         """Who takes these streams is owed something, of each from its offset on; in the order of the offsets. Empties it."""
         for stream, offset in firsts.items():
-            self._touch(self._groups_of(stream), offset)
+            self._touch(self._groups_of(stream), offset, stream[1])
         firsts.clear()
 
     def _reach(self, offset: int) -> None:
@@ -176,14 +178,18 @@ class Core:
         self._touch(self.groups.values(), self.tail.next)
         self.tail.jump(offset + 1)
 
-    def _touch(self, groups: Collection[Group], offset: int) -> None:
-        """These groups are owed something again, of the ledger from `offset` on."""
+    def _touch(self, groups: Collection[Group], offset: int, topic: str | None = None) -> None:
+        """These groups are owed something again: of this topic, and of the ledger from `offset` on."""
         # Of many groups each message touches all: nothing else is done to those that it touched before.
         self.dirty.update(groups)
+        linger_s = self.limits.linger_s.get(topic, 0.0) if topic is not None else 0.0
         for group in groups:
             if group.level:
                 group.level = False
                 group.cursor.ledger = offset
+                group.linger_s = linger_s
+            elif linger_s < group.linger_s:
+                group.linger_s = linger_s
 
     def _cursor_of(self, group: Group) -> Cursor:
         """The cursor of the hot sessions, brought to the tail where nothing is owed."""
@@ -208,7 +214,7 @@ class Core:
             )
         self.events.append(entry)
         self.counters["published"] += 1
-        self._touch(self._groups_of(entry.stream), self.tail.next)
+        self._touch(self._groups_of(entry.stream), self.tail.next, entry.topic)
 
     def publish_value(self, bot: str, topic: str, key: FrameKey | None, data: Any, ts: int) -> int:
         """Publish the newest value of a state key (whitelist, new_candle); returns its revision.
@@ -318,7 +324,7 @@ class Core:
         for group in self._groups_of((key.bot, key.topic)):
             if group.projection(key) is None:
                 continue
-            self._touch((group,), self.tail.next)
+            self._touch((group,), self.tail.next, key.topic)
             if group.hot:
                 _owe(group.cursor, key, have, marker=marker)
             for session in group.stragglers:
@@ -511,6 +517,7 @@ class Core:
         size += self._events(group, cursor, None, frames, limit_bytes - size)
         self._state(group, cursor, None, frames, limit_bytes - size)
         group.level = self._at_tail(group, cursor)
+        group.linger_s = 0.0
         return frames, not group.level
 
     def _forward(self, group: Group) -> None:
@@ -563,6 +570,8 @@ class Core:
             self._forward(group)
             group.cursor.take_claim(cursor)
         if not group.level:
+            # Nobody waits beside a group that lingers.
+            group.linger_s = 0.0
             return False
         if positions.joins_with_a_position(cursor, group.cursor):
             self.lane.claim(group, cursor, frames, now)
@@ -786,6 +795,7 @@ class Core:
         """The hot sessions of a group are to hear where they are, all by one frame."""
         if group.wire is not Wire.FREQTRADE:
             group.owes_position = True
+            group.linger_s = 0.0
             self.dirty.add(group)
 
     def tell_position(self, session: Session) -> None:

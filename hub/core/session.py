@@ -81,7 +81,8 @@ class Cursor:
 class Group:
     """The sessions of one wire with an equal subscription. `hot` ones are level and share `cursor` and its frames;
     `stragglers` each have a cursor of their own. While `level` the hot ones are owed nothing: `cursor` then stands for the
-    tail's next offset, wherever it was left, since a message that nobody here wants does not touch the group."""
+    tail's next offset, wherever it was left, since a message that nobody here wants does not touch the group. `linger_s`: how long
+    all that the hot ones are owed may wait."""
 
     __slots__ = (
         "_projections",
@@ -91,6 +92,7 @@ class Group:
         "cursor",
         "hot",
         "level",
+        "linger_s",
         "owes_position",
         "sent_at",
         "stragglers",
@@ -103,6 +105,7 @@ class Group:
         self.subscription = subscription
         self.cursor = cursor
         self.level = True
+        self.linger_s = 0.0
         self.owes_position = False
         self.sent_at = float("-inf")
         self.hot: dict[Session, None] = {}
