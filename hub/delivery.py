@@ -189,6 +189,7 @@ class Delivery:
         if self._core.moved:
             self._move()
         group.sent_at = now
+        group.sent_bytes += len(data)
         for session in self._fan_outs[group].write(data):
             self._core.fall_behind(session)
 

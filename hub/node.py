@@ -25,12 +25,13 @@ from hub.core.call_requests import CALL_REQUESTS, At, respond_call
 from hub.core.calls import Calls
 from hub.core.engine import Core
 from hub.core.entry import Entry
+from hub.core.figures import SessionFigures, TopicFigures, session_figures, topic_figures
 from hub.core.intake import Intake, LogPublish, Publish, PublishOrder, ValuePublish
 from hub.core.ledger import Found, Log, Query
 from hub.core.publish_requests import PublishRequest
 from hub.core.session import Session
 from hub.core.state import StateKey
-from hub.delivery import Connection, Delivery
+from hub.delivery import FLUSH_BYTES, Connection, Delivery
 from hub.fan_out import Outlet
 from hub.limits import NodeLimits
 from hub.protocol.calls import DEADLINE_MS, BotRequest, CallResult
@@ -526,6 +527,18 @@ class Node:
                 return Candles(cell.store.tail(), cell.la_ms)
         return None
 
+    def topics(self) -> list[TopicFigures]:
+        """The figures of each topic that was published to since the start."""
+        return list(topic_figures(self.core))
+
+    def sessions(self) -> list[SessionFigures]:
+        """The figures of each session."""
+        now = self.clock.monotonic()
+        return [
+            session_figures(self.core, connection.session, connection.outlet.unsent_bytes, now)
+            for connection in self._connections.values()
+        ]
+
     def statistics(self) -> dict[str, Any]:
         """Every buffer with its bound, and what went through."""
         return {
@@ -537,6 +550,7 @@ class Node:
                 "connections": len(self._connections),
                 "connections_limit": self.limits.connections,
                 "unsent_bytes": sum(c.outlet.unsent_bytes for c in self._connections.values()),
+                "flush_limit_bytes": FLUSH_BYTES,
                 "appends_waiting": self._committer.waiting,
                 "tasks": len(self._tasks),
             },

@@ -16,8 +16,8 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import anyio.from_thread
 import msgspec
@@ -38,6 +38,7 @@ from hub.bots.registry import BotRegistry
 from hub.committer import Ack
 from hub.config import Config, load
 from hub.core.engine import CoreLimits
+from hub.core.figures import SessionFigures, TopicFigures
 from hub.core.intake import FramePublish, Publish, check_la_ms, check_time, frame_key
 from hub.core.ledger import Log
 from hub.frames.columns import Columns
@@ -67,6 +68,7 @@ OPEN_TIMEOUT_S = 600.0
 STATISTICS_TIMEOUT_S = 5.0
 CLOSING_S = 2.0
 """Of the time that a drain may take, what is kept for closing, where there is that much: at most half of it."""
+T = TypeVar("T")
 logger = logging.getLogger("tradewire.server")
 
 
@@ -449,16 +451,27 @@ class Hub:
 
     def statistics(self) -> dict[str, Any]:
         """Every buffer with its bound, and what went through; empty while it does not run. From any thread."""
+        return self._on_loop(self._statistics) or {}
+
+    def topics(self) -> list[TopicFigures]:
+        """Each topic that was published to since the hub started; none while it does not run. From any thread."""
+        return self._on_loop(lambda: [] if self._node is None else self._node.topics()) or []
+
+    def sessions(self) -> list[SessionFigures]:
+        """Each websocket, with its lag in messages and bytes; none while it does not run. From any thread."""
+        return self._on_loop(lambda: [] if self._node is None else self._node.sessions()) or []
+
+    def _on_loop(self, look: Callable[[], T]) -> T | None:
+        """What `look` returns, on the loop, which changes what is counted while it turns; None if it does not answer."""
         loop = self._loop
         if loop is None or asyncio._get_running_loop() is loop:
-            return self._statistics()
-        # The loop changes what is counted here while it turns.
-        figures: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+            return look()
+        seen: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
-            loop.call_soon_threadsafe(lambda: figures.set_result(self._statistics()))
-            return figures.result(STATISTICS_TIMEOUT_S)
+            loop.call_soon_threadsafe(lambda: seen.set_result(look()))
+            return seen.result(STATISTICS_TIMEOUT_S)
         except (RuntimeError, TimeoutError):
-            return {}
+            return None
 
     def _statistics(self) -> dict[str, Any]:
         node, app, rest, passing = self._node, self._app, self._rest, self._passing

@@ -46,6 +46,7 @@ from hub.config import (
     Upstream,
 )
 from hub.core.call_requests import CALL_REQUESTS
+from hub.core.figures import SessionFigures, TopicFigures
 from hub.core.requests import _REQUESTS
 from hub.frames.schema import DTYPES
 from hub.limits import NodeLimits
@@ -384,6 +385,14 @@ def test_the_statistics(tmp_path: Path) -> None:
         for node in ast.walk(joined)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "figures_of"), [("of a topic", TopicFigures), ("of a session", SessionFigures)]
+)
+def test_the_figures_of_topics_and_sessions(first: str, figures_of: type[msgspec.Struct]) -> None:
+    told = [name for row in table(OPERATIONS, first, "meaning") for name in code(row[0])]
+    assert sorted(told) == sorted(figures_of.__struct_fields__)
 
 
 # --- what is shown runs

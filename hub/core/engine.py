@@ -92,6 +92,15 @@ class CoreLimits:
     """How long messages of a topic may wait for others to go out with; a topic that is not named: not at all."""
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Of one topic since the start: messages, bytes of payload, and the last number."""
+
+    messages: int = 0
+    bytes: int = 0
+    last: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Pulled:
     """Frames for one session, in order; a read to do first, if any; whether it owes nothing more and is hot again."""
@@ -127,6 +136,7 @@ class Core:
         self.counters: dict[str, int] = dict.fromkeys(
             ("published", "refused", "conflated", "dropped", "gaps", "abandoned", "positions"), 0
         )
+        self.traffic: dict[Stream, Traffic] = {}
         self.lane = LedgerLane(self.tail, self.counters)
         self._takers: dict[Stream, tuple[Group, ...]] = {}
 
@@ -163,14 +173,23 @@ class Core:
                 self._reach(upto)
             if not result.duplicate:
                 self.tail.append(entry)
-                self.counters["published"] += 1
+                self._count(entry.stream, len(entry.body), entry.offset)
                 firsts.setdefault(entry.stream, entry.offset)
         self._touch_takers(firsts)
+
+    def _count(self, stream: Stream, size: int, last: int = 0) -> None:
+        self.counters["published"] += 1
+        traffic = self.traffic.get(stream)
+        if traffic is None:
+            traffic = self.traffic[stream] = Traffic()
+        traffic.messages += 1
+        traffic.bytes += size
+        traffic.last = last
 
     def _touch_takers(self, firsts: dict[Stream, int]) -> None:
         """Who takes these streams is owed something, of each from its offset on; in the order of the offsets. Empties it."""
         for stream, offset in firsts.items():
-            self._touch(self._groups_of(stream), offset, stream[1])
+            self._touch(self.groups_of(stream), offset, stream[1])
         firsts.clear()
 
     def _reach(self, offset: int) -> None:
@@ -213,8 +232,8 @@ class Core:
                 f"{entry.topic}: expected at most {LEDGER_MESSAGE_BYTES} bytes, got {len(entry.body)}"
             )
         self.events.append(entry)
-        self.counters["published"] += 1
-        self._touch(self._groups_of(entry.stream), self.tail.next, entry.topic)
+        self._count(entry.stream, len(entry.body), self.events.rings[entry.stream].next - 1)
+        self._touch(self.groups_of(entry.stream), self.tail.next, entry.topic)
 
     def publish_value(self, bot: str, topic: str, key: FrameKey | None, data: Any, ts: int) -> int:
         """Publish the newest value of a state key (whitelist, new_candle); returns its revision.
@@ -245,7 +264,7 @@ class Core:
         before = cell.nbytes if cell.n else 0
         cell.set(data, ts)
         self._grown(key.bot, cell.nbytes - before)
-        self.counters["published"] += 1
+        self._count((key.bot, key.topic), len(body))
         self._mark(key, cell.n - 1 or None)
         return cell.n
 
@@ -276,7 +295,7 @@ class Core:
         self._grown(bot, cell.nbytes - before)
         if change.unchanged:
             return cell.n
-        self.counters["published"] += 1
+        self._count((bot, "analyzed_df"), rows.nbytes)
         self._mark(state_key, None if is_new or cell.needs_snapshot(have) else have)
         # Of several candles the newest is told, as a value that is set several times at once is.
         for complete in self.candles.rows(bot, key.pair, key.timeframe, rows.date_ms.tolist(), now)[-1:]:
@@ -321,7 +340,7 @@ class Core:
 
     def _mark(self, key: StateKey, have: int | None) -> None:
         marker = key.topic in _MARKERS
-        for group in self._groups_of((key.bot, key.topic)):
+        for group in self.groups_of((key.bot, key.topic)):
             if group.projection(key) is None:
                 continue
             self._touch((group,), self.tail.next, key.topic)
@@ -334,7 +353,8 @@ class Core:
                     session.conflated.add(key)
                     self.counters["conflated"] += 1
 
-    def _groups_of(self, stream: Stream) -> tuple[Group, ...]:
+    def groups_of(self, stream: Stream) -> tuple[Group, ...]:
+        """The groups that take a stream."""
         takers = self._takers.get(stream)
         if takers is None:
             if len(self._takers) > 4 * self.limits.keys:
@@ -458,6 +478,7 @@ class Core:
         if session in group.hot:
             del group.hot[session]
             session.sent_at = max(session.sent_at, group.sent_at)
+            session.sent_bytes += group.sent_bytes
             self.moved.add(session)
 
     def resync(self, session: Session, key: StateKey) -> bool:
@@ -551,6 +572,7 @@ class Core:
         if frames:
             session.progress_at = now
             session.sent_at = now
+            session.sent_bytes += sum(map(len, frames))
         return Pulled(frames, read, level)
 
     def loaded(self, session: Session, page: Page) -> None:
@@ -579,6 +601,7 @@ class Core:
         session.cursor = None
         session.lagging_told = False
         group.hot[session] = None
+        session.sent_bytes -= group.sent_bytes
         self.moved.add(session)
         return True
 
@@ -842,7 +865,7 @@ class Core:
     def _judge_lag(self, session: Session, cursor: Cursor, now: float) -> None:
         if cursor.ledger >= self.tail.next:
             return
-        size = self._unsent_bytes(session, cursor)
+        size = self.unsent_bytes(session, cursor)
         if size > self.limits.slow_bytes and now - session.progress_at > self.limits.slow_grace_s:
             session.close(
                 CloseCode.SLOW_CONSUMER, f"{size} bytes unsent without progress; resume when you can"
@@ -855,7 +878,8 @@ class Core:
             session.lagging_told = True
             session.tell(notices.lagging(self.tail.next - cursor.ledger, size, self.limits.slow_bytes))
 
-    def _unsent_bytes(self, session: Session, cursor: Cursor) -> int:
+    def unsent_bytes(self, session: Session, cursor: Cursor) -> int:
+        """Of the ledger, what was not sent from this cursor on, of a session with a subscription."""
         group = session.group
         if group is None:
             return 0

@@ -95,6 +95,7 @@ class Group:
         "linger_s",
         "owes_position",
         "sent_at",
+        "sent_bytes",
         "stragglers",
         "subscription",
         "wire",
@@ -108,6 +109,7 @@ class Group:
         self.linger_s = 0.0
         self.owes_position = False
         self.sent_at = float("-inf")
+        self.sent_bytes = 0
         self.hot: dict[Session, None] = {}
         self.stragglers: set[Session] = set()
         self._wants: dict[Stream, bool] = {}
@@ -167,6 +169,7 @@ class Session:
 
     `attached` tells that it has attached as a bot, so that its results may be large. `untold` are keys that it holds from before
     this connection, so that it has not heard their schema here yet. `features` are those that the client named in hello.
+    `sent_bytes`: alone; while it is hot less what its group had been sent before (`total_sent_bytes`).
     """
 
     __slots__ = (
@@ -174,6 +177,7 @@ class Session:
         "client",
         "closing",
         "conflated",
+        "connected_at",
         "control",
         "control_bytes",
         "cursor",
@@ -192,6 +196,7 @@ class Session:
         "requests",
         "schemas",
         "sent_at",
+        "sent_bytes",
         "unanswered",
         "untold",
         "wire",
@@ -222,6 +227,8 @@ class Session:
         self.attached = False
         self.progress_at = now
         self.sent_at = now
+        self.connected_at = now
+        self.sent_bytes = 0
         self.lagging_told = False
         self.closing: tuple[int, str] | None = None
         self.young: dict[FrameKey, tuple[int, int]] = {}
@@ -237,6 +244,12 @@ class Session:
         if self.group is None or self.cursor is not None:
             return self.sent_at
         return max(self.sent_at, self.group.sent_at)
+
+    @property
+    def total_sent_bytes(self) -> int:
+        """Bytes of frames that were written to it."""
+        group = self.group
+        return self.sent_bytes + (group.sent_bytes if group is not None and self.cursor is None else 0)
 
     @property
     def hot(self) -> bool:

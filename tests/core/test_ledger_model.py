@@ -606,7 +606,7 @@ class Eager(Core):
         append = super().accept(entry, token)
         entry.epoch, entry.offset = self.epoch, self.tail.next
         self.tail.append(entry)
-        self._touch(self._groups_of(entry.stream), entry.offset)
+        self._touch(self.groups_of(entry.stream), entry.offset)
         return append
 
     def committed(self, results: Any) -> None:

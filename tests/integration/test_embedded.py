@@ -46,6 +46,7 @@ async def test_a_cancelled_future_is_no_error_of_the_hub(hub: Hub, caplog: pytes
         assert await asyncio.wrap_future(hub.publish("entry_fill", fill(2))) is not None
     assert not caplog.records
     assert hub.statistics()["in_process_waiting"] == 0
+    assert ("entry_fill", "ledger") in {(figures.topic, figures.kind) for figures in hub.topics()}
 
 
 def test_every_future_ends_though_the_hub_stops_under_fifty_threads() -> None:
@@ -75,7 +76,9 @@ def test_every_future_ends_though_the_hub_stops_under_fifty_threads() -> None:
         thread.start()
     started.wait()
     hub.statistics()
+    hub.sessions()
     hub.stop()
+    assert hub.topics() == hub.sessions() == []
     for thread in threads:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
