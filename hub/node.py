@@ -178,13 +178,22 @@ class Node:
             raise HandshakeRefused(503, "the hub is full", retry_after=10)
 
     def connect(
-        self, principal: Principal, wire: Wire, outlet: Outlet, *, client: str, address: str | None = None
+        self,
+        principal: Principal,
+        wire: Wire,
+        outlet: Outlet,
+        *,
+        client: str,
+        address: str | None = None,
+        deflates: bool = False,
     ) -> Session:
         """A connection is up: its session begins. v2 clients are welcomed at once.
 
-        `client` is what the log calls it; `address` is whose wrong tokens are counted, None when unknown.
+        `client` is what the log calls it; `address` is whose wrong tokens are counted, None when unknown. `deflates`: it takes
+        deflated frames.
         """
-        session = Session(secrets.token_hex(8), principal, wire, client, self.clock.monotonic())
+        now = self.clock.monotonic()
+        session = Session(secrets.token_hex(8), principal, wire, client, now, deflates=deflates)
         connection = self._connections[session.id] = Connection(
             session, outlet, address, self._delivery, self.disconnect
         )

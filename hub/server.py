@@ -199,6 +199,7 @@ class Hub:
                 heartbeat_ms=config.hub.heartbeat_ms,
                 pong_timeout_ms=config.hub.pong_timeout_ms,
                 message_bytes=config.hub.limits.message,
+                deflate=config.hub.compression.enabled,
                 verbosity=config.api_server.verbosity,
                 waiting=self._sockets,
                 unsent=self._unsent,
@@ -609,6 +610,7 @@ def _limits(config: Config) -> NodeLimits:
             slow_bytes=hub.slow.limit_bytes,
             slow_grace_s=hub.slow.grace_s,
             candle_deadline_s=hub.candle_deadline_s,
+            deflate_min_bytes=hub.compression.min_bytes,
             linger_s={topic: linger_ms / 1000 for topic, linger_ms in hub.linger_ms.items() if linger_ms},
         ),
     )

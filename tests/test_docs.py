@@ -36,6 +36,7 @@ from hub.bots.registry import BotRegistry
 from hub.config import (
     ApiServer,
     BotToken,
+    Compression,
     HubSection,
     Ledger,
     Limits,
@@ -205,6 +206,7 @@ HUB_STRUCTS: dict[str, type[msgspec.Struct]] = {
     "hub.limits.": Limits,
     "hub.memory.": Memory,
     "hub.slow.": Slow,
+    "hub.compression.": Compression,
     "hub.throttle.": Throttle,
 }
 CONSUMER_STRUCTS: dict[str, type[msgspec.Struct]] = {

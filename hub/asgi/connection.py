@@ -175,7 +175,9 @@ class MessageEndpoint:
             if _publishes(wire, principal):
                 # It may attach, and the parser must know the largest message before it comes; _message knows who has attached.
                 outlet.expect_messages(self._node.limits.message + RESULT_BYTES)
-            session = self._node.connect(principal, wire, outlet, client=client, address=address)
+            session = self._node.connect(
+                principal, wire, outlet, client=client, address=address, deflates=outlet.deflates
+            )
             await self._read(session, outlet, receive)
         except _Fault as fault:
             self._end(outlet, fault.code, str(fault), client)

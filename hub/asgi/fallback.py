@@ -100,6 +100,10 @@ class FallbackOutlet:
         if self._group is not None:
             self._group.cancel_scope.deadline = anyio.current_time() + CLOSE_TIMEOUT_S
 
+    @property
+    def deflates(self) -> bool:
+        return False
+
     def set_fan_out(self, fan_out: FanOut | None) -> None:
         pass
 

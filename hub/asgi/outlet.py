@@ -53,6 +53,10 @@ class EdgeOutlet(Outlet, Protocol):
         """Whether a Close was sent or received, or the connection is lost."""
 
     @property
+    def deflates(self) -> bool:
+        """Whether the client takes frames that are deflated without context (permessage-deflate, RFC 7692)."""
+
+    @property
     def unread_bytes(self) -> int:
         """Bytes that were read from the client and not handled yet; bounded by one read and one message."""
 

@@ -50,6 +50,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from hub.asgi.deflate import SharedDeflate
 from hub.asgi.incoming import Incoming
 from hub.asgi.outlet import (
     CLOSE_TIMEOUT_S,
@@ -142,6 +143,10 @@ class _Outlet:
         return self._transport.get_write_buffer_size()
 
     @property
+    def deflates(self) -> bool:
+        return bool(self._protocol.conn.extensions)
+
+    @property
     def unread_bytes(self) -> int:
         return self._protocol.unread_bytes
 
@@ -223,6 +228,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self.queue = cast(Any, Incoming())
         self.writable = cast(Any, Gate())
         self.conn.debug = False
+        self.conn.available_extensions = [SharedDeflate()] if config.ws_per_message_deflate else []
         self.conn.logger = _parser_logger
         self._waiting = waiting_of(config)
         self._unread = bytearray()
@@ -310,7 +316,13 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self._frames_handled = 0
         size = PIECE_BYTES
         goes = self._takes()
-        while goes and self._unread and self._frames_handled < FRAMES_PER_TURN:
+        # Little may have been inflated to much.
+        while (
+            goes
+            and self._unread
+            and self._frames_handled < FRAMES_PER_TURN
+            and self._waiting_bytes < READ_BYTES
+        ):
             piece = self._unread[:size]
             del self._unread[:size]
             before = self._frames_handled
@@ -632,7 +644,8 @@ _PROTOCOL_NAMES = """
     stop_keepalive transport writable
 """
 _PARSER_NAMES = """
-    close_sent data_to_send debug events_received fail handshake_exc logger parser_exc receive_data send_close state
+    available_extensions close_sent data_to_send debug events_received extensions fail handshake_exc logger parser_exc
+    receive_data send_close state
 """
 # Where the parser keeps the limit of a message: since websockets 16, and before.
 _LIMIT_NAMES = ("max_message_size", "max_size")

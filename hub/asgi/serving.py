@@ -28,6 +28,7 @@ def uvicorn_config(
     heartbeat_ms: int,
     pong_timeout_ms: int,
     message_bytes: int,
+    deflate: bool = False,
     verbosity: str = "error",
     logging_config: dict[str, Any] | None = None,
     shutdown_s: int = 5,
@@ -35,11 +36,12 @@ def uvicorn_config(
     unsent: Unsent | None = None,
     trusted_proxies: Sequence[str] = (),
 ) -> uvicorn.Config:
-    """A `uvicorn.Config` with our protocol classes, no deflate and no Server header.
+    """A `uvicorn.Config` with our protocol classes and no Server header.
 
     Args:
         heartbeat_ms: silence of a client after which it is pinged; `pong_timeout_ms` later it is closed with 4512.
         message_bytes: the largest message that a client may send; beyond it 1009.
+        deflate: whether permessage-deflate is agreed with clients that offer it (hub.asgi.deflate).
         verbosity: freqtrade's `api_server.verbosity`. "info" logs each request and handshake, "error" warnings and worse.
         logging_config: for `logging.config.dictConfig`, or None to leave the process's logging as it is (a bot that embeds
             the hub has its own).
@@ -70,7 +72,7 @@ def uvicorn_config(
         ws_max_size=message_bytes,
         ws_ping_interval=heartbeat_ms / 1000,
         ws_ping_timeout=pong_timeout_ms / 1000,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=deflate,
         lifespan="auto",
         interface="asgi3",
         log_config=logging_config,

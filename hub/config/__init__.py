@@ -20,11 +20,22 @@ from hub.config.description import describe
 from hub.config.entries import BotToken, PublisherEntry, Upstream
 from hub.config.loading import load
 from hub.config.secret import Secret
-from hub.config.sections import ApiServer, Config, HubSection, Ledger, Limits, Memory, Slow, Throttle
+from hub.config.sections import (
+    ApiServer,
+    Compression,
+    Config,
+    HubSection,
+    Ledger,
+    Limits,
+    Memory,
+    Slow,
+    Throttle,
+)
 from hub.config.strength import is_guessable, is_loopback
 
 __all__ = [
     "ApiServer",
+    "Compression",
     "BotToken",
     "Config",
     "HubSection",

@@ -34,6 +34,7 @@ from hub.config.show_configs import SHOW_CONFIGS
 __all__ = [
     "SECTIONS",
     "ApiServer",
+    "Compression",
     "Config",
     "HubSection",
     "Ledger",
@@ -99,6 +100,13 @@ class Slow(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: Annotated[float, SECONDS] = 30.0
 
 
+class Compression(msgspec.Struct, frozen=True, kw_only=True):
+    """permessage-deflate with clients that offer it, of frames from `min_bytes` on."""
+
+    enabled: Annotated[bool, FLAG] = False
+    min_bytes: Annotated[int, whole(64, 1 << 20)] = 1024
+
+
 class Throttle(msgspec.Struct, frozen=True, kw_only=True):
     """Wrong credentials that one address may show: `burst` at once, `per_minute` more a minute; then 429."""
 
@@ -121,6 +129,7 @@ class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory = Memory()
     ledger: Ledger = Ledger()
     slow: Slow = Slow()
+    compression: Compression = Compression()
     heartbeat_ms: Annotated[int, MILLISECONDS] = 20_000
     pong_timeout_ms: Annotated[int, MILLISECONDS] = 10_000
     drain_s: Annotated[float, SECONDS] = 10.0

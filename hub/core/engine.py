@@ -41,13 +41,14 @@ from typing import Any
 
 from hub.core import notices, positions
 from hub.core.candles import CandleClock
+from hub.core.deflate import Deflater
 from hub.core.entry import Entry
 from hub.core.events import Events
 from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
 from hub.core.ledger_lane import LedgerLane
 from hub.core.runs import KEPT_BYTES
-from hub.core.session import Cursor, FrameRequest, Group, Session, Stream
-from hub.core.state import FrameCache, FrameCell, StateKey, ValueCell, legacy_frame
+from hub.core.session import Cursor, FrameRequest, Group, GroupKey, Session, Stream
+from hub.core.state import FrameCache, FrameCell, Parts, StateKey, ValueCell, legacy_frame
 from hub.frames.columns import Columns
 from hub.frames.timeframe import MAX_DATE_MS, MIN_DATE_MS
 from hub.protocol.close_codes import CloseCode
@@ -81,6 +82,8 @@ class CoreLimits:
     event_topics_per_bot: int = 64
     state_bytes: int = 512 << 20
     cache_bytes: int = 64 << 20
+    deflate_min_bytes: int = 1024
+    deflated_bytes: int = 16 << 20
     held_bytes: int = 128 << 20
     candles: int = 1500
     keys: int = 10_000
@@ -122,10 +125,11 @@ class Core:
         self.tail = Tail(log, limits.tail_bytes)
         self.events = Events(limits.event_bytes_per_bot)
         self.cache = FrameCache(limits.cache_bytes)
+        self.deflater = Deflater(limits.deflate_min_bytes, limits.deflated_bytes)
         self.values: dict[StateKey, ValueCell] = {}
         self.cells: dict[StateKey, FrameCell] = {}
         self.candles = CandleClock(limits.candle_deadline_s)
-        self.groups: dict[tuple[Wire, Subscription], Group] = {}
+        self.groups: dict[GroupKey, Group] = {}
         self.sessions: dict[str, Session] = {}
         self.dirty: set[Group] = set()
         self.moved: set[Session] = set()
@@ -137,7 +141,7 @@ class Core:
             ("published", "refused", "conflated", "dropped", "gaps", "abandoned", "positions"), 0
         )
         self.traffic: dict[Stream, Traffic] = {}
-        self.lane = LedgerLane(self.tail, self.counters)
+        self.lane = LedgerLane(self.tail, self.deflater, self.counters)
         self._takers: dict[Stream, tuple[Group, ...]] = {}
 
     # --- publishing
@@ -410,10 +414,10 @@ class Core:
         if not subscription.items:
             session.page = ()
             return began
-        key = (session.wire, subscription)
+        key = (session.wire, session.deflates, subscription)
         group = self.groups.get(key)
         if group is None:
-            group = self.groups[key] = Group(session.wire, subscription, Cursor(self.tail.next))
+            group = self.groups[key] = Group(key, Cursor(self.tail.next))
             self._forward(group)
             self._takers.clear()
         session.group, session.cursor = group, cursor
@@ -462,7 +466,7 @@ class Core:
         self._cool(group, session)
         group.stragglers.discard(session)
         if not group.hot and not group.stragglers:
-            del self.groups[(group.wire, group.subscription)]
+            del self.groups[group.key]
             self.dirty.discard(group)
             self._takers.clear()
 
@@ -635,7 +639,7 @@ class Core:
         for _, entry in sorted(owed, key=lambda pair: pair[0]):
             if size >= limit:
                 break
-            prepared = entry.frame(group.wire)
+            prepared = self._frame_for(group, entry.frame(group.wire))
             frames.append(prepared)
             size += len(prepared)
             cursor.events[entry.stream] = cursor.events.get(entry.stream, 1) + 1
@@ -690,20 +694,27 @@ class Core:
             value = self.values[key]
             if have == value.n:
                 return 0
-            frames.append(value.frame(group.wire))
+            frames.append(self._frame_for(group, value.frame(group.wire)))
         elif group.wire is Wire.FREQTRADE:
             self._bound_held(session)
-            cursor.sending = (key, cell.n, cell.legacy_rows(have))
+            cursor.sending = (key, cell.n, self._parts_for(group, cell.legacy_rows(have)))
             return 0
         else:
             # Of a key that is held from before this connection there may be none: that says that it is current.
             rows = cell.rows_frame(group.wire, projection, have, PART_BYTES[group.wire])
             if rows is None:
-                return self._begin_snapshot(cursor, session, cell, projection, group.wire, frames)
+                return self._begin_snapshot(cursor, session, cell, projection, group, frames)
             size = self._tell_schema(session, cell, projection, frames) if session is not None else 0
+            rows = self._frame_for(group, rows)
             frames.append(rows)
             return size + len(rows)
         return len(frames[-1])
+
+    def _frame_for(self, to: Group | Session, plain: bytes) -> bytes:
+        return self.deflater.frame(plain) if to.deflates else plain
+
+    def _parts_for(self, to: Group | Session, parts: Parts) -> Parts:
+        return parts.changed(self.deflater.spread) if to.deflates else parts
 
     def _tell_schema(
         self, session: Session, cell: FrameCell, projection: Projection, frames: list[bytes]
@@ -725,12 +736,16 @@ class Core:
         session: Session | None,
         cell: FrameCell,
         projection: Projection,
-        wire: Wire,
+        group: Group,
         frames: list[bytes],
     ) -> int:
-        schema = cell.schema(projection)
+        wire, schema = group.wire, cell.schema(projection)
         self._bound_held(session)
-        cursor.sending = (cell.state_key, cell.n, cell.snapshot(wire, projection, PART_BYTES[wire]))
+        parts = cell.snapshot(wire, projection, PART_BYTES[wire])
+        # Binary columns are not worth it.
+        if wire is not Wire.MSGPACK:
+            parts = self._parts_for(group, parts)
+        cursor.sending = (cell.state_key, cell.n, parts)
         if session is not None:
             session.untold.discard(cell.state_key)
             if schema.id in session.schemas:
@@ -770,7 +785,7 @@ class Core:
         bot = session.principal.legacy_bot
         cell = self.cells.get(StateKey(bot, "analyzed_df", request.key)) if bot else None
         if cell is not None:
-            return cell.legacy_tail(request.limit)
+            return self._parts_for(session, cell.legacy_tail(request.limit))
         return iter([legacy_frame(request.key, _EMPTY_SPLIT, 0)])
 
     # --- time
@@ -913,6 +928,10 @@ class Core:
             "held_bytes": self.cache.held_bytes,
             "held_limit_bytes": self.limits.held_bytes,
             "control_bytes": control,
+            "deflated_bytes": self.deflater.bytes,
+            "deflated_limit_bytes": self.deflater.limit_bytes,
+            "deflated": self.deflater.frames,
+            "deflate_saved_bytes": self.deflater.saved_bytes,
             "joined_bytes": self.lane.runs.bytes,
             "joined_limit_bytes": KEPT_BYTES,
             "snapshots_under_way": sum(
@@ -926,8 +945,8 @@ class Core:
         """Raise AssertionError if an invariant of the module's docstring is broken."""
         self.tail.check_invariants()
         self.events.check_invariants()
-        for (wire, subscription), group in self.groups.items():
-            assert (group.wire, group.subscription) == (wire, subscription)
+        for key, group in self.groups.items():
+            assert group.key == key
             assert group.hot or group.stragglers
             assert not set(group.hot) & group.stragglers
             assert not group.hot or group.level or group in self.dirty

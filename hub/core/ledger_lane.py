@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from hub.core import notices, positions
+from hub.core.deflate import Deflater
 from hub.core.entry import Entry
 from hub.core.ledger import Damaged, Page, Read, Tail
 from hub.core.runs import Runs
@@ -25,10 +26,11 @@ __all__ = ["LedgerLane"]
 class LedgerLane:
     """Serves cursors from the tail; `counters` are the core's."""
 
-    def __init__(self, tail: Tail, counters: dict[str, int]) -> None:
+    def __init__(self, tail: Tail, deflater: Deflater, counters: dict[str, int]) -> None:
         self._tail = tail
+        self._deflater = deflater
         self._counters = counters
-        self.runs = Runs(tail)
+        self.runs = Runs(tail, deflater)
         self._claimed: tuple[Wire, int, int, tuple[tuple[Stream, int], ...]] | None = None
         self._claim = b""
 
@@ -62,7 +64,7 @@ class LedgerLane:
         size, tail = 0, self._tail
         while size < limit and tail.first <= cursor.ledger < tail.next:
             claim_at = cursor.claimed + positions.CLAIM_OFFSETS
-            run = self.runs.at(cursor.ledger, claim_at, group.wire, limit)
+            run = self.runs.at(cursor.ledger, claim_at, (group.wire, group.deflates), limit)
             cursor.ledger = run.next
             joined = run.joined(group.wants, cursor.heads)
             if joined:
@@ -91,6 +93,8 @@ class LedgerLane:
             if wants(stream):
                 heads[stream] = offset
                 prepared = entry.frame(wire)
+                if group.deflates:
+                    prepared = self._deflater.frame(prepared)
                 frames.append(prepared)
                 size += len(prepared)
             if offset >= claim_at:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hub.core.deflate import Deflater
 from hub.core.entry import Entry
 from hub.core.ledger import Tail
 from hub.core.session import Stream
@@ -18,16 +19,18 @@ from hub.protocol.codec import Wire
 __all__ = ["KEPT_BYTES", "Run", "Runs"]
 
 KEPT_BYTES = 4 << 20
+Form = tuple[Wire, bool]
+"""A wire, deflated or not."""
 
 
 class Run:
-    """The entries of the tail from some offset to below `next`, on one wire. `heads`: the last offset of each stream in it."""
+    """The entries of the tail from some offset to below `next`, in one form. `heads`: the last offset of each stream in it."""
 
-    __slots__ = ("_entries", "_joined", "_runs", "_wire", "heads", "next")
+    __slots__ = ("_entries", "_form", "_joined", "_runs", "heads", "next")
 
-    def __init__(self, runs: Runs, wire: Wire, entries: list[Entry]) -> None:
+    def __init__(self, runs: Runs, form: Form, entries: list[Entry]) -> None:
         self._runs = runs
-        self._wire = wire
+        self._form = form
         self._entries = entries
         self._joined: dict[int, bytes] = {}
         self.next = entries[-1].offset + 1
@@ -49,29 +52,32 @@ class Run:
         return found
 
     def _join(self, wants: Callable[[Stream], bool], everything: bool) -> bytes:
-        wire = self._wire
+        wire, deflates = self._form
         frames = [entry.frame(wire) for entry in self._entries if everything or wants(entry.stream)]
+        if deflates:
+            frames = [self._runs.deflater.frame(plain) for plain in frames]
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
 class Runs:
     """The runs that begin at some place of the tail. `bytes` of what is joined are remembered, at most KEPT_BYTES."""
 
-    def __init__(self, tail: Tail) -> None:
+    def __init__(self, tail: Tail, deflater: Deflater) -> None:
+        self.deflater = deflater
         self._tail = tail
         self._next = tail.next
-        self._runs: dict[tuple[int, int, Wire], Run] = {}
+        self._runs: dict[tuple[int, int, Form], Run] = {}
         self.bytes = 0
 
-    def at(self, offset: int, last: int, wire: Wire, limit: int) -> Run:
+    def at(self, offset: int, last: int, form: Form, limit: int) -> Run:
         """The run from this offset on, which is in memory, to `last` or the tail's end, or about `limit` bytes of payload."""
         if self._next != self._tail.next:
             self.forget()
             self._next = self._tail.next
         last = min(last, self._next - 1)
-        run = self._runs.get((offset, last, wire))
+        run = self._runs.get((offset, last, form))
         if run is None:
-            run = self._runs[(offset, last, wire)] = Run(self, wire, self._entries(offset, last, limit))
+            run = self._runs[(offset, last, form)] = Run(self, form, self._entries(offset, last, limit))
         return run
 
     def _entries(self, offset: int, last: int, limit: int) -> list[Entry]:

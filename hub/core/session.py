@@ -78,11 +78,16 @@ class Cursor:
         self.claimed, self.claimed_at, self.heads = other.claimed, other.claimed_at, dict(other.heads)
 
 
+GroupKey = tuple[Wire, bool, Subscription]
+
+
 class Group:
-    """The sessions of one wire with an equal subscription. `hot` ones are level and share `cursor` and its frames;
-    `stragglers` each have a cursor of their own. While `level` the hot ones are owed nothing: `cursor` then stands for the
-    tail's next offset, wherever it was left, since a message that nobody here wants does not touch the group. `linger_s`: how long
-    all that the hot ones are owed may wait."""
+    """The sessions of one wire with an equal subscription, which all negotiated deflate or none.
+
+    `hot` ones are level and share `cursor` and its frames; `stragglers` each have a cursor of their own. While `level` the hot ones
+    are owed nothing: `cursor` then stands for the tail's next offset, wherever it was left, since a message that nobody here wants
+    does not touch the group. `linger_s`: how long all that the hot ones are owed may wait.
+    """
 
     __slots__ = (
         "_projections",
@@ -90,6 +95,7 @@ class Group:
         "_rings_seen",
         "_wants",
         "cursor",
+        "deflates",
         "hot",
         "level",
         "linger_s",
@@ -101,8 +107,10 @@ class Group:
         "wire",
     )
 
-    def __init__(self, wire: Wire, subscription: Subscription, cursor: Cursor) -> None:
+    def __init__(self, key: GroupKey, cursor: Cursor) -> None:
+        wire, deflates, subscription = key
         self.wire = wire
+        self.deflates = deflates
         self.subscription = subscription
         self.cursor = cursor
         self.level = True
@@ -116,6 +124,11 @@ class Group:
         self._projections: dict[StateKey, Projection | None] = {}
         self._rings: list[tuple[Stream, EventRing]] = []
         self._rings_seen = 0
+
+    @property
+    def key(self) -> GroupKey:
+        """What its sessions have in common."""
+        return (self.wire, self.deflates, self.subscription)
 
     def rings(self, events: Events) -> list[tuple[Stream, EventRing]]:
         """The event rings that are delivered here; each of the hub's is looked at once, when it is new."""
@@ -167,9 +180,10 @@ class FrameRequest:
 class Session:
     """One authenticated connection's state in core. `cursor` is None while it is hot (or has no subscription).
 
-    `attached` tells that it has attached as a bot, so that its results may be large. `untold` are keys that it holds from before
-    this connection, so that it has not heard their schema here yet. `features` are those that the client named in hello.
-    `sent_bytes`: alone; while it is hot less what its group had been sent before (`total_sent_bytes`).
+    `deflates` tells that it negotiated permessage-deflate, `attached` that it has attached as a bot, so that its results may be
+    large. `untold` are keys that it holds from before this connection, so that it has not heard their schema here yet. `features`
+    are those that the client named in hello. `sent_bytes`: alone; while it is hot less what its group had been sent before
+    (`total_sent_bytes`).
     """
 
     __slots__ = (
@@ -181,6 +195,7 @@ class Session:
         "control",
         "control_bytes",
         "cursor",
+        "deflates",
         "expiring_told",
         "features",
         "group",
@@ -203,8 +218,18 @@ class Session:
         "young",
     )
 
-    def __init__(self, session_id: str, principal: Principal, wire: Wire, client: str, now: float) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        principal: Principal,
+        wire: Wire,
+        client: str,
+        now: float,
+        *,
+        deflates: bool = False,
+    ) -> None:
         self.id = session_id
+        self.deflates = deflates
         self.principal = principal
         self.wire = wire
         self.client = client

@@ -126,6 +126,11 @@ class Parts(Iterator[bytes]):
         self._done += bool(part)
         return part
 
+    def changed(self, change: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Parts:
+        """The same frames from here on, each in another form that `change` makes of it."""
+        begin = self._begin
+        return Parts(self._cache, self._window, lambda done: change(begin(done)), self._done)
+
     def fork(self) -> Parts:
         """The same frames from here on, for one who goes on alone."""
         return Parts(self._cache, self._window, self._begin, self._done)

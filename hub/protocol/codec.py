@@ -30,10 +30,13 @@ __all__ = [
     "frame",
     "frame_of",
     "payload_of",
+    "with_payload",
 ]
 
 UNDER_DATA = frozenset({"whitelist", "new_candle", "analyzed_df"})
 """The topics whose payload freqtrade sends under `data`, not as flat fields."""
+
+_TEXT, _RSV1 = 0x81, 0x40
 
 
 class Wire(StrEnum):
@@ -216,6 +219,12 @@ def payload_of(prepared: bytes) -> bytes:
     """The payload of a frame that `frame` made; for servers that write the header themselves."""
     size = prepared[1]
     return prepared[2:] if size < 126 else prepared[4:] if size == 126 else prepared[10:]
+
+
+def with_payload(prepared: bytes, payload: bytes, *, compressed: bool) -> bytes:
+    """A frame like one that `frame` made, with another payload, which is `compressed` or not (RSV1 of RFC 7692 section 6)."""
+    made = frame(payload, text=prepared[0] == _TEXT)
+    return bytes((made[0] | _RSV1,)) + made[1:] if compressed else made
 
 
 def close_frame(code: int, reason: str = "") -> bytes:

@@ -278,7 +278,14 @@ class FakeNode:
             raise self.refusal
 
     def connect(
-        self, principal: Principal, wire: Wire, outlet: Any, *, client: str, address: str | None = None
+        self,
+        principal: Principal,
+        wire: Wire,
+        outlet: Any,
+        *,
+        client: str,
+        address: str | None = None,
+        deflates: bool = False,
     ) -> Any:
         self.calls.append("connect")
         self.clients.append(client)

@@ -60,7 +60,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Served]:
+async def serving(*, deflate: bool = False) -> AsyncIterator[Served]:
     node, authenticator = FakeNode(), FakeAuthenticator()
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
@@ -72,6 +72,7 @@ async def serving() -> AsyncIterator[Served]:
         heartbeat_ms=20_000,
         pong_timeout_ms=10_000,
         message_bytes=1 << 20,
+        deflate=deflate,
         verbosity="info",
         shutdown_s=3,
     )
