@@ -260,18 +260,18 @@ class Client:
         keepalive = Keepalive(
             connection, self._endpoint, wait_s=settings.wait_timeout, ping_s=settings.ping_timeout
         )
-        await self._do(receiver.start(loop.time()), 0, connection, wire)
+        await self._do(receiver.start(loop.time()), 0, keepalive, wire)
         while True:
             due = receiver.deadline
             heartbeat_s = receiver.heartbeat_s if isinstance(receiver, HubState) else None
             payload = await keepalive.receive(due, heartbeat_s=heartbeat_s)
             if payload is not None:
-                await self._receive(payload, connection, wire, receiver)
+                await self._receive(payload, keepalive, wire, receiver)
             if due is not None and loop.time() >= due:
-                await self._do(receiver.tick(loop.time()), 0, connection, wire)
+                await self._do(receiver.tick(loop.time()), 0, keepalive, wire)
 
     async def _receive(
-        self, payload: str | bytes, connection: Connection, wire: Wire, receiver: HubState | LegacyState
+        self, payload: str | bytes, keepalive: Keepalive, wire: Wire, receiver: HubState | LegacyState
     ) -> None:
         self._counts["frames"] += 1
         self._counts["bytes"] += len(payload)
@@ -284,28 +284,28 @@ class Client:
                 _LOG.warning("%s: a frame cannot be read, skipped: %s", self._endpoint, error)
             return
         now = asyncio.get_running_loop().time()
-        await self._do(receiver.receive(message, len(payload), now), len(payload), connection, wire)
+        await self._do(receiver.receive(message, len(payload), now), len(payload), keepalive, wire)
 
-    async def _do(self, step: Step, size: int, connection: Connection, wire: Wire) -> None:
+    async def _do(self, step: Step, size: int, keepalive: Keepalive, wire: Wire) -> None:
         """What a receiver wants done. Deliveries are made also when the connection is gone."""
-        closed: Closed | None = None
+        failed: ConnectionFailed | None = None
         codec = CODECS[wire]
         try:
             for request in step.requests:
-                await connection.send(codec.encode(request), text=codec.text)
-        except Closed as error:
-            closed = error
+                await keepalive.send(codec.encode(request), text=codec.text)
+        except ConnectionFailed as error:
+            failed = error
         for delivery in step.deliveries:
             if isinstance(delivery.message, Advanced | Repeated) and not self._advances:
                 continue
-            await self._deliver(delivery, size, connection)
+            await self._deliver(delivery, size, keepalive.connection)
         if step.refused is not None:
             raise step.refused
-        if closed is not None:
-            raise closed
+        if failed is not None:
+            raise failed
         if step.close is not None:
             code, reason = step.close
-            await connection.close(code, reason)
+            await keepalive.connection.close(code, reason)
             raise ConnectionFailed(f"{self._endpoint}: closed with {code}: {reason}")
 
     async def _deliver(self, delivery: Delivery, size: int, connection: Connection) -> None:

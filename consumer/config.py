@@ -135,7 +135,7 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: bool = False
     producers: tuple[ProducerConfig, ...] = ()
-    wait_timeout: _Seconds = 30
+    wait_timeout: _Seconds = 15
     ping_timeout: _Seconds = 10
     sleep_time: _Seconds = 10
     remove_entry_exit_signals: bool = False

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
@@ -146,17 +146,25 @@ class Connection(Protocol):
     def subprotocol(self) -> str | None:
         """What the peer selected."""
 
+    @property
+    def heard_at(self) -> float:
+        """The loop's time when bytes last came, be they a part of a message, or a Pong."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that were sent and that the kernel has not taken yet."""
+
     async def receive(self) -> str | bytes:
         """The next frame: str of a text frame, bytes of a binary one."""
 
     async def send(self, payload: bytes, *, text: bool) -> None:
         """Send one frame; waits while the peer does not read."""
 
-    async def ping(self) -> asyncio.Future[Any]:
-        """Send a Ping; the future is done when its Pong came."""
+    async def ping(self) -> None:
+        """Send a Ping. Does not wait, also when the peer does not read."""
 
     async def pong(self) -> None:
-        """Send a Pong that nobody asked for (RFC 6455 section 5.5.3): a sign of life."""
+        """Send a Pong that nobody asked for (RFC 6455 section 5.5.3): a sign of life. Does not wait."""
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close; returns once closed, at most a few seconds later. Never raises."""
@@ -173,13 +181,31 @@ class _NoRedirects(connect):
         return exc
 
 
+class _Listening(ClientConnection):
+    """Notes when bytes come: on a slow link a message takes longer than a peer may be silent."""
+
+    heard_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+
 class _Websocket:
-    def __init__(self, websocket: ClientConnection) -> None:
+    def __init__(self, websocket: _Listening) -> None:
         self._websocket = websocket
 
     @property
     def subprotocol(self) -> str | None:
         return self._websocket.subprotocol
+
+    @property
+    def heard_at(self) -> float:
+        return self._websocket.heard_at
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._websocket.transport.get_write_buffer_size()
 
     async def receive(self) -> str | bytes:
         try:
@@ -193,21 +219,30 @@ class _Websocket:
         except ConnectionClosed as error:
             raise _closed(error) from None
 
-    async def ping(self) -> asyncio.Future[Any]:
-        try:
-            return asyncio.ensure_future(await self._websocket.ping())
-        except ConnectionClosed as error:
-            raise _closed(error) from None
+    async def ping(self) -> None:
+        await self._without_waiting(self._websocket.ping())
 
     async def pong(self) -> None:
+        await self._without_waiting(self._websocket.pong())
+
+    async def _without_waiting(self, sending: Awaitable[Any]) -> None:
+        # It is written before the library waits for room in the buffer, and a peer that is gone makes none.
         try:
-            await self._websocket.pong()
+            async with asyncio.timeout(0):
+                await sending
+        except TimeoutError:
+            pass
         except ConnectionClosed as error:
             raise _closed(error) from None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         cut = reason.encode()[:123].decode(errors="ignore")
-        await self._websocket.close(code, cut)
+        try:
+            # The library counts its own time from when the Close is out of the buffer.
+            async with asyncio.timeout(CLOSE_TIMEOUT_S + 0.1):
+                await self._websocket.close(code, cut)
+        except TimeoutError:
+            self._websocket.transport.abort()
 
 
 def _closed(error: ConnectionClosed) -> Closed:
@@ -247,6 +282,7 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
             ping_interval=None,
             max_size=max_size,
             max_queue=QUEUED_FRAMES,
+            create_connection=_Listening,
             logger=_QUIET,
             **direct,
         )
@@ -264,22 +300,26 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
         raise ConnectionFailed(f"{endpoint}: cannot connect: {connect_reason(error)}") from None
     except ValueError as error:
         raise ConfigError("ws_token", f"cannot be sent to {endpoint}: {_plainly(error, endpoint)}") from None
-    return _Websocket(websocket)
+    return _Websocket(cast(_Listening, websocket))
 
 
 class Keepalive:
     """Receives from a connection and notices when its peer is gone.
 
-    After `wait_s` of silence a Ping is sent; anything that comes within `ping_s` is a sign of life. Less than a second counts as
-    one. Silence while nobody receives does not count: the reader may be slow, and its peer alive.
+    After `wait_s` of silence a Ping is sent; anything that comes within `ping_s` is a sign of life, parts of a message too. Less
+    than a second counts as one. Silence while nobody receives does not count: the reader may be slow, and its peer alive.
     """
 
     def __init__(self, connection: Connection, endpoint: Endpoint, *, wait_s: float, ping_s: float) -> None:
-        self._connection, self._endpoint = connection, endpoint
+        self.connection, self._endpoint = connection, endpoint
         self._wait_s, self._ping_s = max(1.0, wait_s), max(1.0, ping_s)
-        self._pong: asyncio.Future[Any] | None = None
-        self._left_s: float | None = None
-        """Of the silence that is put up with, where the last `receive` ended before it did."""
+        self._heard_at = connection.heard_at
+        self._quiet_at: float | None = None
+        """Since when nothing came, later by what passed while nobody received."""
+        self._pinged_at: float | None = None
+        """When the Ping was sent that nothing came after; later as above."""
+        self._left_at: float | None = None
+        """When the last `receive` ended."""
 
     async def receive(
         self, until: float | None = None, *, heartbeat_s: float | None = None
@@ -291,26 +331,68 @@ class Keepalive:
         """
         loop = asyncio.get_running_loop()
         wait_s = self._wait_s if heartbeat_s is None else min(self._wait_s, max(1.0, heartbeat_s))
-        left_s, self._left_s = self._left_s, None
-        silent_at = loop.time() + (wait_s if left_s is None else left_s)
-        while True:
-            try:
-                async with asyncio.timeout_at(silent_at if until is None else min(silent_at, until)):
-                    payload = await self._connection.receive()
-            except TimeoutError:
-                if until is not None and loop.time() >= until:
-                    # The silence goes on; a reader that has things to do meanwhile must not hide it.
-                    self._left_s = max(0.0, silent_at - loop.time())
-                    return None
-            else:
-                self._pong = None
-                return payload
-            if self._pong is None:
-                self._pong, silent_at = await self._connection.ping(), loop.time() + self._ping_s
-            elif self._pong.done():
-                self._pong, silent_at = None, loop.time() + wait_s
-            else:
-                raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
+        self._resume(loop.time())
+        try:
+            while True:
+                silent_at = self._silent_at(wait_s)
+                try:
+                    async with asyncio.timeout_at(silent_at if until is None else min(silent_at, until)):
+                        payload = await self.connection.receive()
+                except TimeoutError:
+                    if until is not None and loop.time() >= until:
+                        return None
+                else:
+                    self._quiet_at, self._pinged_at = loop.time(), None
+                    return payload
+                if loop.time() < self._silent_at(wait_s):
+                    continue
+                if self._pinged_at is not None:
+                    raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
+                await self.connection.ping()
+                self._pinged_at = loop.time()
+        finally:
+            self._left_at = loop.time()
+
+    async def send(self, payload: bytes, *, text: bool) -> None:
+        """Send one frame by the task that receives: while the peer does not read, nothing else would notice that it is gone.
+
+        Raises:
+            Closed: the connection ended. ConnectionFailed: for as long as it may be silent nothing came and it took nothing.
+        """
+        loop = asyncio.get_running_loop()
+        sending = asyncio.ensure_future(self.connection.send(payload, text=text))
+        signs, since = self._signs(), loop.time()
+        try:
+            while not (await asyncio.wait((sending,), timeout=self._ping_s / 5))[0]:
+                if self._signs() != signs:
+                    signs, since = self._signs(), loop.time()
+                elif loop.time() - since >= self._wait_s + self._ping_s:
+                    raise ConnectionFailed(f"{self._endpoint}: takes nothing")
+            await sending
+        finally:
+            sending.cancel()
+
+    def _signs(self) -> tuple[float, int]:
+        return self.connection.heard_at, self.connection.unsent_bytes
+
+    def _resume(self, now: float) -> None:
+        """The silence goes on where the last `receive` left it: a reader that has things to do must not hide it."""
+        if self._quiet_at is None or self._left_at is None:
+            self._quiet_at = now
+            return
+        away_s = now - self._left_at
+        self._quiet_at += away_s
+        if self._pinged_at is not None:
+            self._pinged_at += away_s
+
+    def _silent_at(self, wait_s: float) -> float:
+        """When the silence will have lasted too long: for a Ping, or for a peer that was sent one."""
+        heard_at = self.connection.heard_at
+        assert self._quiet_at is not None
+        if heard_at != self._heard_at:
+            self._heard_at = heard_at
+            self._quiet_at, self._pinged_at = max(self._quiet_at, heard_at), None
+        return self._quiet_at + wait_s if self._pinged_at is None else self._pinged_at + self._ping_s
 
 
 def software_version() -> str:

@@ -77,7 +77,7 @@ class HubState:
         self.positions = Positions(start)
         self.recent = Recent(start.recent if start is not None else None)
         self.revisions = Revisions(wire)
-        self.heartbeat_s = 20.0
+        self.heartbeat_s = 15.0
         self.reconnect_after_s: float | None = None
         self._request_bytes = 1024 * 1024
         self.subscribed = False

@@ -23,7 +23,7 @@ __all__ = ["MESSAGE_BYTES", "HubConnection", "Serve", "Sleep", "Uplink"]
 
 _LOG = logging.getLogger(__name__)
 
-WAIT_S, PING_S = 20.0, 10.0
+WAIT_S, PING_S = 15.0, 10.0
 MESSAGE_BYTES = 1024 * 1024
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -39,6 +39,7 @@ class HubConnection:
     features: frozenset[str]
     _connection: Connection
     _keepalive: Keepalive
+    _heartbeat_s: float | None
 
     async def send(self, payload: bytes) -> None:
         """Send one frame of this wire; waits while the hub does not read.
@@ -55,7 +56,7 @@ class HubConnection:
             ConnectionFailed: the connection ended, or a frame cannot be read: an answer may be lost in it, so only a new
                 connection finds out.
         """
-        while (payload := await self._keepalive.receive()) is None:
+        while (payload := await self._keepalive.receive(heartbeat_s=self._heartbeat_s)) is None:
             pass
         return _decoded(self.endpoint, self.wire, payload)
 
@@ -153,6 +154,7 @@ class Uplink:
         data = message.get("data")
         data = data if isinstance(data, dict) else {}
         limits, features = data.get("limits"), data.get("features")
+        heartbeat_ms = data.get("heartbeat_ms")
         return HubConnection(
             self.endpoint,
             self.wire,
@@ -162,6 +164,7 @@ class Uplink:
             else frozenset(),
             connection,
             keepalive,
+            heartbeat_ms / 1000 if type(heartbeat_ms) is int and heartbeat_ms > 0 else None,
         )
 
     def _judged(self, closed: Closed) -> ConsumerError:

@@ -46,6 +46,8 @@ FLUSH_BYTES = 256 * 1024
 PULL_BYTES = 64 * 1024
 PULLS_A_TURN = 4
 """Stragglers that are served in one turn of the loop: however many replay, a commit waits for so many slices, not for all."""
+QUIET_S = 5.0
+"""After which a client that was given something, and took no more from its session, is looked at: its transport may still move."""
 logger = logging.getLogger("tradewire.node")
 
 
@@ -53,7 +55,7 @@ class Connection:
     """A session with its outlet, and what the node keeps beside them; listens to the outlet.
 
     `readable` is set while its client may send more. `address` is whose wrong tokens are counted, None when unknown.
-    `shares` is the group whose fan-out it takes part in, while it does.
+    `moves` is its outlet's count as last looked at. `shares` is the group whose fan-out it takes part in, while it does.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class Connection:
         "_lost",
         "address",
         "driving",
+        "moves",
         "order",
         "outlet",
         "readable",
@@ -81,6 +84,7 @@ class Connection:
         self.address = address
         self.order = PublishOrder()
         self.driving = False
+        self.moves = 0
         self.shares: Group | None = None
         self.readable = Gate()
         self._delivery = delivery
@@ -304,6 +308,17 @@ class Delivery:
             return
         self._core.loaded(session, page)
         self.drive(connection)
+
+    def note_progress(self, now: float) -> None:
+        """A client on a slow link takes seconds for what it was given at once: as long as it takes some of it, it goes on."""
+        for group in self._core.groups.values():
+            for session in group.stragglers:
+                if now - session.progress_at >= QUIET_S:
+                    connection = self._connections[session.id]
+                    moves = connection.outlet.moves
+                    if moves > connection.moves:
+                        connection.moves = moves
+                        session.progress_at = now
 
     # --- replies of one commit
 

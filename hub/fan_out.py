@@ -47,6 +47,10 @@ class Outlet(Hashable, Protocol):
     def unsent_bytes(self) -> int:
         """Bytes in the transport's buffer."""
 
+    @property
+    def moves(self) -> int:
+        """A count that grows whenever the peer takes something, as far as it is known. To be asked about who seems stuck."""
+
     def close(self, code: int, reason: str) -> None:
         """Send a Close frame behind what was written; idempotent; nothing is written afterwards."""
 

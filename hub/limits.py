@@ -23,7 +23,7 @@ class NodeLimits:
     requests_per_s: int = 50
     control_bytes: int = 1 << 20
     dedupe_ms: int = 86_400_000
-    heartbeat_ms: int = 20_000
+    heartbeat_ms: int = 15_000
     pong_timeout_ms: int = 10_000
     core: CoreLimits = field(default_factory=CoreLimits)
     calls: CallLimits = field(default_factory=CallLimits)

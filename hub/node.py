@@ -107,7 +107,10 @@ class Node:
         while True:
             await asyncio.sleep(TICK_S)
             self._ticked_at = self.clock.monotonic()
-            touched = self.core.tick(self._ticked_at, self.clock.now_ms(), self.limits.heartbeat_ms / 1000)
+            self._delivery.note_progress(self._ticked_at)
+            # At the next tick a session would have heard nothing for longer than its heartbeat.
+            heartbeat_s = max(0.0, self.limits.heartbeat_ms / 1000 - TICK_S)
+            touched = self.core.tick(self._ticked_at, self.clock.now_ms(), heartbeat_s)
             if self.core.dirty:
                 self._delivery.flush_soon()
             self._delivery.drive_sessions_soon(touched)

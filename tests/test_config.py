@@ -132,7 +132,7 @@ def test_defaults(files: Files) -> None:
     assert (config.hub.limits.message, config.hub.limits.requests_per_s) == (1_048_576, 50)
     assert config.hub.memory.candles == 1500
     assert config.hub.slow.grace_s == 30.0
-    assert (config.hub.heartbeat_ms, config.hub.pong_timeout_ms, config.hub.drain_s) == (20_000, 10_000, 10.0)
+    assert (config.hub.heartbeat_ms, config.hub.pong_timeout_ms, config.hub.drain_s) == (15_000, 10_000, 10.0)
     assert config.default_bot == "default"
 
 

@@ -55,6 +55,7 @@ class FakeOutlet:
         self.high = high
         self.writes: list[bytes] = []
         self.buffered = 0
+        self.taken = 0
         self.closed: tuple[int, str] | None = None
         self.listener: OutletListener | None = None
 
@@ -72,6 +73,10 @@ class FakeOutlet:
     def unsent_bytes(self) -> int:
         return self.buffered
 
+    @property
+    def moves(self) -> int:
+        return self.taken
+
     def close(self, code: int, reason: str) -> None:
         self.closed = self.closed or (int(code), reason)
 
@@ -87,6 +92,7 @@ class FakeOutlet:
         if not positions:
             messages = [message for message in messages if message["type"] != "hub.position"]
         self.writes.clear()
+        self.taken += self.buffered
         self.buffered = 0
         if self.listener is not None:
             self.listener.on_writable()
@@ -752,6 +758,51 @@ def test_a_client_lost_while_it_is_written_to() -> None:
         bench.node.core.check_invariants()
 
     on_node(test)
+
+
+def test_a_client_on_a_slow_link_makes_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.node, "TICK_S", 0)
+
+    async def test(bench: Bench) -> None:
+        session, slow = await bench.subscribed("entry_fill", high=100)
+        for _ in range(30):
+            bench.publish(pad=200)
+            await settle()
+        assert not session.hot
+        for _ in range(20):
+            bench.clock.now += 6
+            slow.taken += 1
+            await settle()
+        assert slow.closed is None
+        # What it took since it was last looked at is noticed late, by a look.
+        slow.taken += 1
+        bench.clock.now += 6
+        await settle()
+        bench.clock.now += 31
+        await settle()
+        assert slow.closed is not None
+        assert slow.closed[0] == 4508
+
+    on_node(test, core=CoreLimits(slow_bytes=1000, slow_grace_s=30.0))
+
+
+def test_every_session_hears_something_within_the_heartbeat(turns: list[FakeClock]) -> None:
+    async def test(bench: Bench) -> None:
+        turns.append(bench.clock)
+        _, idle = bench.connect()
+        _, subscriber = await bench.subscribed("entry_fill")
+        heard = {idle: bench.clock.now, subscriber: bench.clock.now}
+        beats, end = 0, bench.clock.now + 210
+        while bench.clock.now < end:
+            await turn(0)
+            for outlet in heard:
+                if outlet.take(positions=True):
+                    beats += 1
+                    heard[outlet] = bench.clock.now
+                assert bench.clock.now - heard[outlet] <= 15
+        assert 2 * 14 <= beats <= 2 * 16
+
+    on_node(test, heartbeat_ms=15_000)
 
 
 def test_the_tick_closes_expired_sessions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ class FallbackOutlet:
         self._send = send
         self._buffer: deque[bytes] = deque()
         self._unsent = 0
+        self._moves = 0
         self._paused = False
         self._close: tuple[int, str] | None = None
         self._lost = False
@@ -87,6 +88,10 @@ class FallbackOutlet:
     @property
     def unsent_bytes(self) -> int:
         return self._unsent
+
+    @property
+    def moves(self) -> int:
+        return self._moves
 
     @property
     def unread_bytes(self) -> int:
@@ -151,6 +156,7 @@ class FallbackOutlet:
             data = self._buffer.popleft()
             for text, payload in split(data):
                 await self._put(_message(text, payload))
+                self._moves += 1
             self._unsent -= len(data)
             if self._paused and self._unsent <= LOW_WATER_BYTES:
                 self._paused = False

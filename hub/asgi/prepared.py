@@ -13,8 +13,8 @@ class with five things of our own:
 3. A budget for reading. One read may bring READ_BYTES, that is 10 922 empty frames; they are parsed in pieces of
    PIECE_BYTES until a turn of the loop has handled FRAMES_PER_TURN, so that a client that floods slows itself only. All reads
    of a thread go into one buffer: asyncio's own way allocates 256 KiB for each, new pages from the kernel that cost 10 µs.
-4. Keepalive by silence: a Ping when nothing was received for `ws_ping_interval`, Close 4512 when nothing came for a further
-   `ws_ping_timeout`. What the hub does not read by its own choice is not silence, nor is a buffer that drains.
+4. Keepalive by silence: a Ping when nothing was received for `ws_ping_interval`, Close 4512 when neither anything came nor the
+   peer took anything for a further `ws_ping_timeout` (hub.asgi.keepalive).
 5. Quiet logs: no query string (legacy tokens are in it), no ERROR for a refusal, no traceback for a client's fault.
 
 Invariants
@@ -52,12 +52,14 @@ from websockets.protocol import State
 
 from hub.asgi.deflate import SharedDeflate
 from hub.asgi.incoming import Incoming
+from hub.asgi.keepalive import Keepalive, Verdict
 from hub.asgi.outlet import (
     CLOSE_TIMEOUT_S,
     EXTENSION,
     close_reason,
 )
 from hub.asgi.prepared_http import waiting_of
+from hub.asgi.progress import Progress
 from hub.fan_out import FanOut, OutletListener
 from hub.gate import Gate
 from hub.protocol.close_codes import CloseCode
@@ -77,7 +79,9 @@ HANDSHAKE_TIMEOUT_S = 10.0
 SHUTDOWN_GRACE_S = 1.0
 ABSENT_GRACE_S = 1.0
 RETRY_AFTER_S = 5
+_PING = b"\x89\x00"
 
+logger = logging.getLogger("tradewire.asgi")
 # The parser would log requests with their query and headers at DEBUG, and each connection twice at INFO.
 _parser_logger = logging.getLogger("tradewire.asgi.parser")
 _parser_logger.setLevel(logging.ERROR)
@@ -145,6 +149,10 @@ class _Outlet:
     @property
     def deflates(self) -> bool:
         return bool(self._protocol.conn.extensions)
+
+    @property
+    def moves(self) -> int:
+        return self._protocol.progress.look().moves
 
     @property
     def unread_bytes(self) -> int:
@@ -216,6 +224,9 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
     """
 
     _outlet: _Outlet
+    _keepalive: Keepalive
+    _served: Any
+    progress: Progress
 
     def __init__(
         self,
@@ -237,8 +248,6 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self._frames_handled = 0
         self._discarding = False
         self._late_pong = b""
-        self._heard_at = self.loop.time()
-        self._pinged = False
 
     # The transport's side.
 
@@ -248,6 +257,14 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self._outlet = _Outlet(self, self.transport, _descriptor(self.transport, self.loop))
         # Paused is to mean that something is unsent: the kernel's buffer is the one that a slow client may fill.
         self.transport.set_write_buffer_limits(high=0)
+        self.progress = Progress(self.transport)
+        interval_s = self.ping_interval or 0.0
+        self._keepalive = Keepalive(
+            self.progress,
+            interval_s=interval_s,
+            timeout_s=self.ping_timeout or interval_s,
+            now=self.loop.time(),
+        )
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -274,8 +291,8 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        # The peer took most of a buffer: it lives, though a Pong may still stand behind the rest.
-        self._heard_at = self.loop.time()
+        # The peer took most of a buffer: it lives, and need not be asked.
+        self._keepalive.heard_at = self.loop.time()
         self._write_late_pong()
         self._outlet.drained()
 
@@ -303,7 +320,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self.data_received(_read_buffer.view[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
-        self._heard_at = self.loop.time()
+        self._keepalive.heard_at = self.loop.time()
         if self._discarding:
             return
         self._unread += data
@@ -360,7 +377,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
             self.transport.pause_reading()
         elif not self._unread and self.read_paused:
             self.read_paused = False
-            self._heard_at = self.loop.time()
+            self._keepalive.heard_at = self.loop.time()
             self.transport.resume_reading()
         if self._unread and self._takes():
             self._next_turn()
@@ -439,7 +456,8 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
     # The handshake.
 
     async def run_asgi(self) -> None:
-        app, scope = self.app, self.scope
+        app = self.app
+        self._served = scope = self.scope
         scope["extensions"] = {**(scope["extensions"] or {}), EXTENSION: cast(Any, self._outlet)}
         # uvicorn logs self.scope's path with its query string, and legacy tokens are there.
         self.scope = cast(Any, {**scope, "query_string": b""})
@@ -587,32 +605,33 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
 
     def start_keepalive(self) -> None:
         self.stop_keepalive()
-        self._heard_at = self.loop.time()
+        self._keepalive.heard_at = self.loop.time()
         if self.ping_interval:
             self.ping_timer = self.loop.call_later(self.ping_interval, self._check_silence)
 
     def _check_silence(self) -> None:
         self.ping_timer = None
-        if not self._outlet.open or not self.ping_interval:
+        if not self._outlet.open:
             return
-        now = self.loop.time()
-        if self.read_paused:
-            self._heard_at = now
-        silence = now - self._heard_at
-        if silence < self.ping_interval:
-            self._pinged = False
-            self.ping_timer = self.loop.call_later(self.ping_interval - silence, self._check_silence)
-        elif not self._pinged:
-            self._pinged = True
-            self.transport.write(b"\x89\x00")
-            self.ping_timer = self.loop.call_later(
-                self.ping_timeout or self.ping_interval, self._check_silence
-            )
-        else:
-            self.close_with(CloseCode.NO_PONG, "no pong in time")
-            self._outlet.lose()
-            # Who answered no Ping will answer no Close either.
-            self._abort_after(ABSENT_GRACE_S)
+        verdict, again_s = self._keepalive.judge(self.loop.time(), deaf=self.read_paused)
+        if verdict is Verdict.GONE:
+            self._give_up()
+            return
+        if verdict is Verdict.PING:
+            self.transport.write(_PING)
+        self.ping_timer = self.loop.call_later(again_s, self._check_silence)
+
+    def _client(self) -> str:
+        # A trusted proxy's word for it is in the scope that the app was called with.
+        client = self._served["client"]
+        return f"{client[0]}:{client[1]}" if client else "unknown"
+
+    def _give_up(self) -> None:
+        logger.info("closed %s with %d: no pong in time", self._client(), CloseCode.NO_PONG)
+        self.close_with(CloseCode.NO_PONG, "no pong in time")
+        self._outlet.lose()
+        # Who answered no Ping will answer no Close either.
+        self._abort_after(ABSENT_GRACE_S)
 
 
 def _descriptor(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> int:

@@ -130,7 +130,7 @@ class HubSection(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger = Ledger()
     slow: Slow = Slow()
     compression: Compression = Compression()
-    heartbeat_ms: Annotated[int, MILLISECONDS] = 20_000
+    heartbeat_ms: Annotated[int, MILLISECONDS] = 15_000
     pong_timeout_ms: Annotated[int, MILLISECONDS] = 10_000
     drain_s: Annotated[float, SECONDS] = 10.0
     candle_deadline_s: Annotated[float, SECONDS] = 10.0

@@ -75,8 +75,10 @@ async def test_the_buffer_has_a_high_and_a_low_water_mark() -> None:
         assert not outlet.writable
         assert HIGH_WATER_BYTES < outlet.unsent_bytes <= HIGH_WATER_BYTES + len(data)
         assert listener.calls == []
+        assert outlet.moves == 0
         server.free.set()
         await settle()
+        assert outlet.moves == writes
         assert listener.calls == ["writable"]
         assert outlet.writable
     assert len(server.sent) == writes

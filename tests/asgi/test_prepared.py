@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from hub.asgi import prepared
+from hub.asgi import prepared, progress
 from hub.asgi.outlet import CLOSE_TIMEOUT_S, EXTENSION, HIGH_WATER_BYTES
 from hub.asgi.prepared import ABSENT_GRACE_S, FRAGMENTS_PER_MESSAGE, check_uvicorn
+from hub.asgi.progress import Taken
 from hub.protocol.codec import close_frame, frame
 from hub.protocol.errors import ConfigError
 
@@ -529,6 +530,76 @@ async def test_a_buffer_that_drains_is_no_silence() -> None:
         peer.loop.advance(9)
         peer.transport.drain()
     assert "lost" not in app.listener.calls
+    await peer.lose()
+
+
+class Kernel:
+    """What a kernel tells of a socket whose peer takes `rate` bytes a second of a backlog."""
+
+    def __init__(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.taken = Taken(0, 0, 0, 0)
+        self._loop = peer.loop
+        monkeypatch.setattr(progress, "_told_by_kernel", lambda sock: self.taken)
+
+    def drain(self, rate: int, seconds: int) -> None:
+        for _ in range(seconds):
+            self._loop.advance(1)
+            moves, total, owed, _ = self.taken
+            size = min(rate, owed)
+            self.taken = Taken(moves + (size > 0), total + size, owed - size, owed - size)
+
+
+async def test_a_ping_behind_a_backlog_on_a_slow_link_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, peer = await opened()
+    kernel = Kernel(peer, monkeypatch)
+    kernel.taken = Taken(1, 300, 400_000, 400_000)
+    kernel.drain(8000, 50)
+    assert peer.taken() == b"\x89\x00"
+    assert app.listener.calls == []
+    # It was delivered 30 s after it was sent, and is answered.
+    await peer.send(client_frame(PONG))
+    kernel.drain(8000, 20)
+    assert app.listener.calls == []
+    await peer.lose()
+
+
+@pytest.mark.parametrize("left", [0, 100_000])
+async def test_a_peer_that_takes_nothing_more_is_closed(
+    left: int, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    app, peer = await opened()
+    kernel = Kernel(peer, monkeypatch)
+    kernel.taken = Taken(1, 300, 240_000 + left, 240_000 + left)
+    kernel.drain(8000, 30)
+    kernel.drain(0, 12)
+    assert app.listener.calls == ["lost"]
+    assert peer.taken().endswith(close_frame(4512, "no pong in time"))
+    assert any("closed 127.0.0.1:50000 with 4512: no pong in time" in line for line in lines)
+    await peer.lose()
+
+
+async def test_who_is_neither_read_nor_takes_anything_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, peer = await opened()
+    kernel = Kernel(peer, monkeypatch)
+    app.hold = asyncio.Event()
+    for _ in range(3):
+        await peer.send(text("m"))
+    assert not peer.transport.reading
+    kernel.taken = Taken(1, 300, 0, 0)
+    kernel.drain(0, 500)
+    assert app.listener.calls == []
+    kernel.taken = Taken(1, 300, 1000, 1000)
+    kernel.drain(0, 60)
+    assert app.listener.calls == ["lost"]
+    app.hold.set()
+    await peer.lose()
+
+
+async def test_an_outlet_tells_whether_its_peer_takes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, peer = await opened()
+    kernel = Kernel(peer, monkeypatch)
+    kernel.taken = Taken(7, 300, 0, 0)
+    assert app.outlet.moves == 7
     await peer.lose()
 
 

@@ -63,6 +63,10 @@ class FakeConnection:
         self.closed_with: tuple[int, str] | None = None
         self.pings = 0
         self.unasked_pongs = 0
+        self.heard_at = 0.0
+        self.unsent_bytes = 0
+        self.taking = asyncio.Event()
+        self.taking.set()
         self.answer: Callable[[dict[str, Any]], Sequence[dict[str, Any]]] | None = None
         self.held: list[Any] | None = None
         self._pongs = pongs
@@ -81,7 +85,12 @@ class FakeConnection:
             if self.held is not None:
                 self.held.append(message)
             else:
+                self.hear()
                 self._incoming.put_nowait(message)
+
+    def hear(self) -> None:
+        """Bytes come, of which no message is complete yet."""
+        self.heard_at = asyncio.get_running_loop().time()
 
     def end(self, code: int, reason: str = "", *, local: bool = False) -> None:
         self.feed(Closed(code, reason, local=local))
@@ -100,18 +109,21 @@ class FakeConnection:
         assert text is CODECS[self.wire].text
         if self.closed_with is not None:
             raise Closed(*self.closed_with, local=True)
+        await self.taking.wait()
         message = CODECS[self.wire].decode(payload.decode() if text else payload)
         self.sent.append(message)
         for answer in self.answer(message) if self.answer is not None else ():
             self._incoming.put_nowait(answer)
             self.release()
 
-    async def ping(self) -> asyncio.Future[Any]:
+    def fall_silent(self) -> None:
+        """No more answers to Pings."""
+        self._pongs = False
+
+    async def ping(self) -> None:
         self.pings += 1
-        pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._pongs:
-            pong.set_result(None)
-        return pong
+            self.hear()
 
     async def pong(self) -> None:
         self.unasked_pongs += 1
@@ -168,7 +180,7 @@ def numbers(columns: Columns) -> list[int]:
 
 
 def welcome(**limits: int) -> dict[str, Any]:
-    return {"type": "hub.welcome", "data": {"heartbeat_ms": 20000, "limits": {"message": 1 << 20, **limits}}}
+    return {"type": "hub.welcome", "data": {"heartbeat_ms": 15000, "limits": {"message": 1 << 20, **limits}}}
 
 
 Answer = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]

@@ -360,7 +360,7 @@ async def test_a_full_inbox_stops_reading_and_drops_nothing() -> None:
         await asyncio.sleep(95)
         assert inbox.peak_bytes < 4000
         assert connection._incoming.qsize() > 90
-        assert connection.unasked_pongs == 9
+        assert connection.unasked_pongs == 12
         got = await take(c, 101)
         stats = c.statistics()
     assert [d.position.offset for d in got[1:] if d.position] == list(range(1, 101))
@@ -385,12 +385,12 @@ async def test_a_silent_peer_is_given_up() -> None:
     silent = hub()
     silent._pongs = False
     dial = FakeDial(silent, hub())
-    async with client(dial, settings=ConsumerConfig(wait_timeout=20, ping_timeout=5)) as c:
+    async with client(dial, settings=ConsumerConfig(wait_timeout=12, ping_timeout=5)) as c:
         got = await take(c, 3)
     assert [d.topic for d in got] == ["connected", "disconnected", "connected"]
     assert isinstance(got[1].message, Disconnected)
     assert "no pong within 5 s" in got[1].message.reason
-    assert dial.attempts[1][0] - dial.attempts[0][0] == 25.5
+    assert dial.attempts[1][0] - dial.attempts[0][0] == 17.5
 
 
 @virtual
@@ -401,7 +401,29 @@ async def test_a_half_open_hub_is_gone_within_30_s() -> None:
     async with client(dial) as c:
         await take(c, 3)
     # And a wait of half a second at most, since it is the first failure.
-    assert dial.attempts[1][0] - dial.attempts[0][0] == 30.5
+    assert dial.attempts[1][0] - dial.attempts[0][0] == 25.5
+
+
+@virtual
+async def test_a_half_open_freqtrade_bot_is_gone_as_soon() -> None:
+    silent, again = (FakeConnection(Wire.FREQTRADE, pongs=False) for _ in range(2))
+    dial = FakeDial(silent, again)
+    producer = ProducerConfig(name="p", host="h", ws_token="t", protocol="freqtrade")
+    async with client(dial, producer, ConsumerConfig()) as c:
+        await take(c, 3)
+    assert dial.attempts[1][0] - dial.attempts[0][0] == 25.5
+
+
+@virtual
+async def test_a_hub_that_takes_no_request_is_given_up_too() -> None:
+    silent = hub()
+    silent.taking.clear()
+    dial = FakeDial(silent, hub())
+    async with client(dial) as c:
+        got = await take(c, 1)
+    assert [d.topic for d in got] == ["disconnected"]
+    assert isinstance(got[0].message, Disconnected)
+    assert "takes nothing" in got[0].message.reason
 
 
 @virtual

@@ -77,7 +77,76 @@ def test_a_peer_that_answers_pings_is_kept() -> None:
         assert await keepalive.receive(asyncio.get_running_loop().time() + 1000) is None
         return connection.pings
 
-    assert run_virtual(main()) == 1000 // 40
+    assert run_virtual(main()) == 1000 // 30
+
+
+def test_a_pong_begins_the_silence_anew_when_it_comes() -> None:
+    async def main() -> float:
+        connection = FakeConnection()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        loop.call_later(31, connection.fall_silent)
+        with pytest.raises(ConnectionFailed, match="no pong within 10 s"):
+            await Keepalive(connection, ENDPOINT, wait_s=30, ping_s=10).receive()
+        assert connection.pings == 2
+        return loop.time() - start
+
+    # Ping and Pong at 30, Ping at 60.
+    assert run_virtual(main()) == pytest.approx(70)
+
+
+def test_a_message_that_takes_long_is_no_silence() -> None:
+    async def main() -> None:
+        connection = FakeConnection(pongs=False)
+        loop = asyncio.get_running_loop()
+        for second in range(0, 100, 9):
+            loop.call_later(second, connection.hear)
+        loop.call_later(100, connection.feed, "x")
+        assert await Keepalive(connection, ENDPOINT, wait_s=15, ping_s=10).receive() == "x"
+        assert connection.pings == 0
+
+    run_virtual(main())
+
+
+def test_a_message_that_stops_half_way_is_silence() -> None:
+    async def main() -> float:
+        connection = FakeConnection(pongs=False)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        loop.call_later(20, connection.hear)
+        with pytest.raises(ConnectionFailed, match="no pong"):
+            await Keepalive(connection, ENDPOINT, wait_s=15, ping_s=10).receive()
+        return loop.time() - start
+
+    assert run_virtual(main()) == pytest.approx(45)
+
+
+def test_a_peer_that_takes_nothing_is_given_up_while_something_is_sent() -> None:
+    async def main() -> float:
+        connection = FakeConnection()
+        connection.taking.clear()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        # Signs of life: a part of a message, then a buffer that shrinks.
+        loop.call_later(20, connection.hear)
+        connection.unsent_bytes = 5000
+        loop.call_later(40, setattr, connection, "unsent_bytes", 4000)
+        with pytest.raises(ConnectionFailed, match="takes nothing"):
+            await Keepalive(connection, ENDPOINT, wait_s=15, ping_s=10).send(b"{}", text=True)
+        return loop.time() - start
+
+    assert 65 <= run_virtual(main()) <= 69
+
+
+def test_what_a_peer_takes_late_is_sent() -> None:
+    async def main() -> None:
+        connection = FakeConnection()
+        connection.taking.clear()
+        asyncio.get_running_loop().call_later(20, connection.taking.set)
+        await Keepalive(connection, ENDPOINT, wait_s=15, ping_s=10).send(b'{"type":"x"}', text=True)
+        assert connection.sent == [{"type": "x"}]
+
+    run_virtual(main())
 
 
 def test_a_message_while_a_pong_is_due_is_a_sign_of_life() -> None:

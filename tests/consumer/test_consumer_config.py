@@ -25,7 +25,7 @@ def write(tmp_path: Path, section: Any, **more: Any) -> Path:
 def test_freqtrades_section_with_its_defaults(tmp_path: Path) -> None:
     config = load(write(tmp_path, {"enabled": True, "producers": [PRODUCER]}), {})
     assert config.enabled
-    assert (config.wait_timeout, config.ping_timeout, config.sleep_time) == (30, 10, 10)
+    assert (config.wait_timeout, config.ping_timeout, config.sleep_time) == (15, 10, 10)
     assert (config.initial_candle_limit, config.message_size_limit) == (None, 8)
     assert not config.remove_entry_exit_signals
     (producer,) = config.producers

@@ -29,6 +29,8 @@ WINDOW_BYTES = 4096
 HIGH_WATER_BYTES = 4096
 CLOSE_S = 5.0
 LATENCIES_S = (0.0005, 0.005, 0.05, 0.3)
+PONG = object()
+"""A Ping on its way up, and its Pong on the way down."""
 LOST = Closed(1006, "the connection was lost", local=False)
 
 
@@ -170,6 +172,8 @@ class ClientEnd:
         self._some = asyncio.Event()
         self._closed: Closed | None = None
         self.unread_bytes = 0
+        self.unsent_bytes = 0
+        self.heard_at = 0.0
         self.dead = False
 
     @property
@@ -177,9 +181,9 @@ class ClientEnd:
         return None if self._link.wire is Wire.FREQTRADE else self._link.wire.value
 
     def arrived(self, item: Any) -> None:
-        if isinstance(item, asyncio.Future):
-            if not item.done():
-                item.set_result(None)
+        if not self.dead:
+            self.heard_at = self._link.loop.time()
+        if item is PONG:
             return
         if isinstance(item, bytes):
             self._link.hub_end.under_way_bytes -= len(item)
@@ -208,12 +212,10 @@ class ClientEnd:
         if not self.dead:
             self._link.up.send(payload)
 
-    async def ping(self) -> asyncio.Future[Any]:
+    async def ping(self) -> None:
         self._check()
-        pong: asyncio.Future[Any] = self._link.loop.create_future()
         if not self.dead:
-            self._link.up.send(pong)
-        return pong
+            self._link.up.send(PONG)
 
     async def pong(self) -> None:
         self._check()
@@ -247,6 +249,7 @@ class HubEnd:
         self._full = False
         self._closing = False
         self.unsent_bytes = 0
+        self.moves = 0
         self.under_way_bytes = 0
         self.dead = False
         self.skips = 0
@@ -298,6 +301,7 @@ class HubEnd:
         while self._waiting and (flush or self.under_way_bytes + client.unread_bytes < WINDOW_BYTES):
             payload = self._waiting.popleft()
             self.unsent_bytes -= len(payload)
+            self.moves += 1
             self.under_way_bytes += len(payload)
             self._link.down.send(payload)
         if self._full and self.unsent_bytes < HIGH_WATER_BYTES // 4:
@@ -308,7 +312,7 @@ class HubEnd:
     # --- the reader
 
     def arrived(self, item: Any) -> None:
-        if isinstance(item, asyncio.Future):
+        if item is PONG:
             if not self.dead:
                 self._link.down.send(item)
         elif not self.dead:
