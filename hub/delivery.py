@@ -37,7 +37,9 @@ from hub.core.session import Group, Session
 from hub.fan_out import FanOut, Outlet
 from hub.gate import Gate
 from hub.limits import NodeLimits
+from hub.log.page_cache import PageCache
 from hub.protocol.close_codes import CloseCode
+from hub.protocol.errors import LedgerUnreadable
 from hub.tasks import Tasks
 
 __all__ = ["Connection", "Delivery"]
@@ -112,7 +114,7 @@ class Delivery:
         tasks: Tasks,
     ) -> None:
         self._core: Core
-        self._log = log
+        self.pages = PageCache(log, limits.replay_bytes, tasks.own, clock.monotonic)
         self._clock = clock
         self._limits = limits
         self._connections = connections
@@ -269,7 +271,7 @@ class Delivery:
             if pulled.frames:
                 outlet.write(b"".join(pulled.frames))
             if pulled.read is not None:
-                self._tasks.own(self._read(connection, pulled.read), "read")
+                self._load(connection, pulled.read)
             elif not pulled.level and not session.reading and outlet.writable and session.closing is None:
                 self.drive_soon(connection)
                 if session.group in self._core.dirty:
@@ -297,17 +299,26 @@ class Delivery:
         if closing is not None:
             connection.outlet.close(*closing)
 
+    def _load(self, connection: Connection, read: Read) -> None:
+        """Give a session the page that it needs to go on: at once where it is kept, and else by a task."""
+        page = self.pages.kept(read)
+        if page is None:
+            self._tasks.own(self._read(connection, read), "replay")
+        else:
+            self._core.loaded(connection.session, page)
+            self.drive_soon(connection)
+
     async def _read(self, connection: Connection, read: Read) -> None:
         session = connection.session
         try:
-            page = await self._log.read(read)
-        except Exception:
-            logger.exception("the log cannot be read; a session that is behind ends")
+            page = await self.pages.read(read)
+        except LedgerUnreadable:
             session.close(CloseCode.INTERNAL_ERROR, "the log cannot be read; resume when you can")
             self._act(connection)
             return
         self._core.loaded(session, page)
-        self.drive(connection)
+        # Many wait for one page: they are served in turns, as all who are behind.
+        self.drive_soon(connection)
 
     def note_progress(self, now: float) -> None:
         """A client on a slow link takes seconds for what it was given at once: as long as it takes some of it, it goes on."""

@@ -22,6 +22,8 @@ class NodeLimits:
     publish_in_flight: int = 256
     requests_per_s: int = 50
     control_bytes: int = 1 << 20
+    replay_bytes: int = 32 << 20
+    """Of pages of the ledger that were read for sessions that are behind, and are kept for others."""
     dedupe_ms: int = 86_400_000
     heartbeat_ms: int = 15_000
     pong_timeout_ms: int = 10_000

@@ -108,6 +108,7 @@ class Node:
             await asyncio.sleep(TICK_S)
             self._ticked_at = self.clock.monotonic()
             self._delivery.note_progress(self._ticked_at)
+            self._delivery.pages.forget_idle()
             # At the next tick a session would have heard nothing for longer than its heartbeat.
             heartbeat_s = max(0.0, self.limits.heartbeat_ms / 1000 - TICK_S)
             touched = self.core.tick(self._ticked_at, self.clock.now_ms(), heartbeat_s)
@@ -557,6 +558,7 @@ class Node:
             "core": self.core.statistics(),
             "log": self.log.statistics(),
             "intake": self.intake.statistics(),
+            "pages": self._delivery.pages.statistics(),
             "calls": self.calls.statistics(),
             "node": {
                 "connections": len(self._connections),

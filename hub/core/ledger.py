@@ -50,10 +50,11 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Effect: read the log from `offset` on, about `limit_bytes` of it."""
+    """Effect: read the log from `offset` on, about `limit_bytes` of it and at most `limit_slots`."""
 
     offset: int
     limit_bytes: int
+    limit_slots: int = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from hub.protocol.errors import IdConflict, IdExpired
 
 __all__ = ["MemoryLog"]
 
-MAX_PAGE_ENTRIES = 512
 FIND_SLICE = 1024
 
 
@@ -74,11 +73,11 @@ class MemoryLog:
         self._removed_ts[old.publisher] = max(old.ts, self._removed_ts.get(old.publisher, -1))
 
     async def read(self, read: Read) -> Page:
-        """Entries from `read.offset` on, at most 512 of them."""
+        """Entries from `read.offset` on."""
         entries: list[Entry] = []
         size = 0
         start = max(read.offset - self.floor - 1, 0)
-        for i in range(start, min(len(self._entries), start + MAX_PAGE_ENTRIES)):
+        for i in range(start, min(len(self._entries), start + read.limit_slots)):
             entries.append(self._entries[i])
             size += len(self._entries[i].body)
             if size >= read.limit_bytes:

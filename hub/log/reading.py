@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.core.entry import Entry
-from hub.core.ledger import Damaged, Found, Page, Query, matches
+from hub.core.ledger import Damaged, Found, Page, Query, Read, matches
 from hub.log import database
 from hub.log.books import Meta, read_meta
 from hub.log.quarantine import quarantined
 from hub.log.records import COLUMNS, entry_of
 
-__all__ = ["PAGE_ENTRIES", "Reader", "Snapshot", "slots"]
+__all__ = ["Reader", "Snapshot", "slots"]
 
-PAGE_ENTRIES = 512
 SCAN_ENTRIES = 4096
 """Slots that a search looks at before it answers with where to go on."""
 SCAN_BYTES = 8 << 20
@@ -56,8 +55,8 @@ class Reader:
         self._connection: sqlite3.Connection | None = None
         self._generation = -1
 
-    def page(self, snapshot: Snapshot, offset: int, limit_bytes: int) -> Page:
-        """Slots from `offset` on.
+    def page(self, snapshot: Snapshot, read: Read) -> Page:
+        """Slots from `read.offset` on.
 
         Raises:
             sqlite3.Error: the database cannot be read at all.
@@ -65,11 +64,11 @@ class Reader:
         with self._transaction(snapshot) as (connection, floor, head):
             taken: list[Slot] = []
             size = 0
-            first = max(offset, floor + 1)
-            for slot in slots(connection, snapshot.epoch, first, min(head, first + PAGE_ENTRIES - 1)):
+            first = max(read.offset, floor + 1)
+            for slot in slots(connection, snapshot.epoch, first, min(head, first + read.limit_slots - 1)):
                 taken.append(slot)
                 size += _size(slot)
-                if size >= limit_bytes:
+                if size >= read.limit_bytes:
                     break
             return Page(taken, floor)
 

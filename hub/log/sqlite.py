@@ -161,14 +161,12 @@ class SqliteLog:
         return await self._group.append(batch)
 
     async def read(self, read: Read) -> Page:
-        """A page of at most 512 slots, read beside the writer.
+        """A page, read beside the writer.
 
         Raises:
             sqlite3.Error: the database cannot be read at all, now.
         """
-        page = await self._in_thread(
-            lambda reader: reader.page(self._snapshot(), read.offset, read.limit_bytes)
-        )
+        page = await self._in_thread(lambda reader: reader.page(self._snapshot(), read))
         self._report(page.entries)
         return page
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Log, LogState, Query, Read
-from hub.log.memory import MAX_PAGE_ENTRIES, MemoryLog
-from hub.log.reading import PAGE_ENTRIES
+from hub.log.memory import MemoryLog
 from hub.log.records import row_of
 from hub.log.sqlite import SqliteLog
 from hub.protocol.errors import IdConflict, IdExpired
@@ -165,12 +164,12 @@ async def test_reads_at_the_floor_below_it_and_at_the_head(made: Made) -> None:
 
 
 async def test_a_page_is_bounded_in_bytes_and_entries(log: Log) -> None:
-    assert MAX_PAGE_ENTRIES == PAGE_ENTRIES
     await append(log, *(entry(f"{i}", pad=1000) for i in range(10)))
     assert await offsets(log, 1, 1) == [1]
     assert await offsets(log, 1, 2500) == [1, 2, 3]
     await append(log, *(entry(f"s{i}", ts=100) for i in range(600)))
-    assert len(await offsets(log, 1)) == PAGE_ENTRIES
+    assert len(await offsets(log, 1)) == Read(1, 1).limit_slots
+    assert [e.offset for e in (await log.read(Read(5, 1 << 20, 3))).entries] == [5, 6, 7]
 
 
 # --- searching

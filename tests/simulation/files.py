@@ -85,7 +85,7 @@ class FileLog(SimLog):
     async def read(self, read: Read) -> Page:
         await self._alive("read")
         self._damage()
-        page = self._reader.page(self._snapshot(), read.offset, read.limit_bytes)
+        page = self._reader.page(self._snapshot(), read)
         await asyncio.sleep(self._rng.choice((0.0, 0.0005, 0.2)))
         return page
 
