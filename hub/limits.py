@@ -24,6 +24,8 @@ class NodeLimits:
     control_bytes: int = 1 << 20
     replay_bytes: int = 32 << 20
     """Of pages of the ledger that were read for sessions that are behind, and are kept for others."""
+    searches: int = 8
+    """Of the ledger, by clients, that run or wait at once."""
     dedupe_ms: int = 86_400_000
     heartbeat_ms: int = 15_000
     pong_timeout_ms: int = 10_000

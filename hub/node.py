@@ -40,6 +40,7 @@ from hub.protocol.codec import Wire
 from hub.protocol.errors import (
     Draining,
     HandshakeRefused,
+    LedgerBusy,
     LedgerUnreadable,
     ProtocolError,
     RequestError,
@@ -88,6 +89,7 @@ class Node:
         self._committer = Committer(log, self._delivery, self._tasks)
         self._stopped = False
         self._told_unreadable = False
+        self._searches = 0
         self._ticked_at = 0.0
         self._call_timer = Timer(self.clock, self._end_overdue_calls)
 
@@ -489,8 +491,22 @@ class Node:
         """The newest offset of the ledger."""
         return self.core.tail.next - 1
 
+    async def search(self, query: Query) -> Found:
+        """`find` for a client: `limits.searches` at once. What it may see, the caller has checked.
+
+        Raises:
+            LedgerBusy: so many run or wait already. LedgerUnreadable: the log cannot be read now.
+        """
+        if self._searches >= self.limits.searches:
+            raise LedgerBusy(f"{self._searches} searches of the ledger run")
+        self._searches += 1
+        try:
+            return await self.find(query)
+        finally:
+            self._searches -= 1
+
     async def find(self, query: Query) -> Found:
-        """Search the ledger, off the loop and at no cost to appends. What the query may see, the caller has checked.
+        """Search the ledger, off the loop and at no cost to appends and replays. Cancelled, it ends soon.
 
         Raises:
             LedgerUnreadable: the log cannot be read now.
@@ -567,6 +583,8 @@ class Node:
                 "flush_limit_bytes": FLUSH_BYTES,
                 "appends_waiting": self._committer.waiting,
                 "tasks": len(self._tasks),
+                "searches": self._searches,
+                "searches_limit": self.limits.searches,
             },
         }
 

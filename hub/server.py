@@ -599,6 +599,8 @@ def _limits(config: Config) -> NodeLimits:
         publish_in_flight=hub.limits.publish_in_flight,
         requests_per_s=hub.limits.requests_per_s,
         control_bytes=hub.memory.control_bytes,
+        # A ledger in memory shares its entries by itself.
+        replay_bytes=0 if hub.ledger.kind == "memory" else hub.memory.replay_bytes,
         heartbeat_ms=hub.heartbeat_ms,
         pong_timeout_ms=hub.pong_timeout_ms,
         core=CoreLimits(

@@ -25,6 +25,7 @@ from hub.protocol.errors import (
     Draining,
     HandshakeRefused,
     IdExpired,
+    LedgerBusy,
     LedgerUnreadable,
     NotDurable,
     Overloaded,
@@ -117,6 +118,8 @@ class GatedLog(MemoryLog):
         super().__init__("e", limit_bytes)
         self.gate = asyncio.Event()
         self.gate.set()
+        self.searching = asyncio.Event()
+        self.searching.set()
         self.failing: Exception | None = None
         self.closes = 0
         self.stuck = False
@@ -136,6 +139,7 @@ class GatedLog(MemoryLog):
         return await super().read(read)
 
     async def find(self, query: Query) -> Found:
+        await self.searching.wait()
         if self.failing is not None:
             raise self.failing
         return await super().find(query)
@@ -1047,6 +1051,26 @@ def test_a_log_that_cannot_be_searched_is_told_once(caplog: pytest.LogCaptureFix
         assert (await bench.node.find(Query())).head == 0
 
     on_node(test)
+
+
+def test_so_many_clients_search_at_once_and_the_hub_itself_besides() -> None:
+    async def test(bench: Bench) -> None:
+        bench.log.searching.clear()
+        node = bench.node
+        running = [asyncio.ensure_future(node.search(Query())) for _ in range(2)]
+        await settle()
+        assert node.statistics()["node"] | {"searches": 2, "searches_limit": 2} == node.statistics()["node"]
+        with pytest.raises(LedgerBusy):
+            await node.search(Query())
+        own = asyncio.ensure_future(node.find(Query()))
+        running.pop().cancel()
+        await settle()
+        running.append(asyncio.ensure_future(node.search(Query())))
+        bench.log.searching.set()
+        assert [found.head for found in await asyncio.gather(own, *running)] == [0, 0, 0]
+        assert node.statistics()["node"]["searches"] == 0
+
+    on_node(test, searches=2)
 
 
 def test_a_turn_of_the_loop_serves_few_of_those_who_are_behind() -> None:

@@ -77,6 +77,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of what the hub keeps. `event_bytes` is per bot, `control_bytes` per session, `candles` per key."""
 
     ledger_bytes: Annotated[int, BYTES] = 67_108_864
+    replay_bytes: Annotated[int, whole(0, 2**40)] = 33_554_432
     event_bytes: Annotated[int, BYTES] = 1_048_576
     control_bytes: Annotated[int, BYTES] = 1_048_576
     candles: Annotated[int, whole(1, 1_000_000)] = 1500

@@ -98,13 +98,17 @@ class PageCache:
 
     def kept(self, read: Read) -> Page | None:
         """The slots from `read.offset` on, about `read.limit_bytes` of them and one at least, if they are here."""
+        page = self._kept(read)
+        self.shared += page is not None
+        return page
+
+    def _kept(self, read: Read) -> Page | None:
         self._forget_removed()
         slots = next((s for s in self._blocks.get(_block(read.offset), ()) if read.offset in s), None)
         if slots is None or read.offset <= self._floor:
             return None
         slots.asked_at = self._now()
         self._pages.move_to_end(slots.first)
-        self.shared += 1
         return Page(slots.since(read.offset, read.limit_bytes), self._floor)
 
     async def read(self, read: Read) -> Page:
@@ -122,7 +126,7 @@ class PageCache:
         page = await self._from_log(first)
         if first != read.offset and not (page.entries and page.entries[-1].offset >= read.offset):
             page = await self._from_log(read.offset)
-        return self._slice(page, read)
+        return self._kept(read) or self._slice(page, read)
 
     def _beginning(self, offset: int) -> int:
         """Where the page of this offset begins: behind a multiple, unless that one is here and ends below the offset."""
@@ -131,7 +135,7 @@ class PageCache:
         return _block(offset) * PAGE_SLOTS + 1
 
     def _slice(self, page: Page, read: Read) -> Page:
-        """What a page that was read for others too has for one."""
+        """What a page that is not kept has for one of those who waited for it."""
         floor = max(page.floor, self._log.floor)
         entries = [slot for slot in page.entries if slot.offset >= read.offset and slot.offset > floor]
         size, end = 0, 0

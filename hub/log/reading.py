@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ __all__ = ["Reader", "Snapshot", "slots"]
 SCAN_ENTRIES = 4096
 """Slots that a search looks at before it answers with where to go on."""
 SCAN_BYTES = 8 << 20
+PAUSE_SLOTS = 16
 INDEXED_STREAMS = 64
 _BY_OFFSET = f"SELECT {COLUMNS} FROM records WHERE offset >= ? AND offset <= ? ORDER BY offset"
 _BY_STREAM = (
@@ -72,8 +73,8 @@ class Reader:
                     break
             return Page(taken, floor)
 
-    def find(self, snapshot: Snapshot, query: Query) -> Found:
-        """What a query looks for, within a bounded number of slots.
+    def find(self, snapshot: Snapshot, query: Query, pause: Callable[[], None] = lambda: None) -> Found:
+        """What a query looks for, within a bounded number of slots. `pause` is called every PAUSE_SLOTS, and may raise to end it.
 
         Raises:
             sqlite3.Error: the database cannot be read at all.
@@ -81,7 +82,7 @@ class Reader:
         with self._transaction(snapshot) as (connection, floor, head):
             first = max(query.after, floor) + 1
             candidates = _candidates(connection, snapshot, query, first, head)
-            return _found(candidates, query, floor, head)
+            return _found(candidates, query, floor, head, pause)
 
     def _transaction(self, snapshot: Snapshot) -> _Transaction:
         if self._generation != snapshot.generation:
@@ -217,7 +218,9 @@ def _offsets(rows: sqlite3.Cursor) -> Iterator[int]:
         yield offset
 
 
-def _found(candidates: Iterator[Slot], query: Query, floor: int, head: int) -> Found:
+def _found(
+    candidates: Iterator[Slot], query: Query, floor: int, head: int, pause: Callable[[], None]
+) -> Found:
     found: list[Slot] = []
     size = looked_bytes = 0
     for looked, slot in enumerate(candidates, 1):
@@ -232,4 +235,6 @@ def _found(candidates: Iterator[Slot], query: Query, floor: int, head: int) -> F
             or looked_bytes >= SCAN_BYTES
         ):
             return Found(found, slot.offset if slot.offset < head else None, floor, head)
+        if not looked % PAUSE_SLOTS:
+            pause()
     return Found(found, None, floor, head)

@@ -7,17 +7,12 @@ hub holds. What is promised and how: `writer` (durability), `group` (who shares 
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import functools
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from hub.core.ledger import Append, Appended, Damaged, Found, LogState, Page, Query, Read
 from hub.log import database
@@ -27,15 +22,15 @@ from hub.log.group import QUEUE_BYTES, Group
 from hub.log.mark import MarkFile
 from hub.log.opening import open_database
 from hub.log.quarantine import ranges_of
-from hub.log.reading import Reader, Snapshot
+from hub.log.reading import Snapshot
 from hub.log.retention import Retention
+from hub.log.threads import Pauses, ReadingThreads
 from hub.log.writer import Writer
 from hub.protocol.errors import ConfigError
 
 __all__ = ["SqliteLog"]
 
 READERS = 2
-T = TypeVar("T")
 
 
 class SqliteLog:
@@ -66,9 +61,8 @@ class SqliteLog:
         self._lock: Lock | None = None
         self._group: Group | None = None
         self._writer: Writer | None = None
-        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
-        self._readers: list[Reader] = []
-        self._local = threading.local()
+        self._replays: ReadingThreads | None = None
+        self._searches: ReadingThreads | None = None
 
     # --- life
 
@@ -88,7 +82,9 @@ class SqliteLog:
             if said is None:
                 raise
             raise ConfigError(self._key, said) from None
-        self._threads = concurrent.futures.ThreadPoolExecutor(READERS, "tradewire-ledger-read")
+        self._replays = ReadingThreads(self.directory.database, READERS, "tradewire-ledger-read")
+        # One: a search may look through a whole ledger, and must not take the turns of who reads pages.
+        self._searches = ReadingThreads(self.directory.database, 1, "tradewire-ledger-search")
         books = self._writer.books
         meta = books.meta
         return LogState(meta.epoch, meta.floor, meta.head, dict(books.streams), books.lineage)
@@ -131,15 +127,11 @@ class SqliteLog:
 
     async def close(self) -> None:
         """Commit what waits, and release. Idempotent."""
-        group, threads = self._group, self._threads
+        group = self._group
         # Readers first: SQLite removes the WAL with the last connection, if that one may write.
-        if threads is not None:
-            self._threads = None
-            await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
-        for reader in self._readers:
-            with contextlib.suppress(sqlite3.Error):
-                reader.close()
-        self._readers.clear()
+        for threads in (self._replays, self._searches):
+            if threads is not None:
+                await threads.close()
         if group is not None:
             await group.close()
         self._unlock()
@@ -166,31 +158,29 @@ class SqliteLog:
         Raises:
             sqlite3.Error: the database cannot be read at all, now.
         """
-        page = await self._in_thread(lambda reader: reader.page(self._snapshot(), read))
+        assert self._replays is not None
+        page = await self._replays.run(lambda reader: reader.page(self._snapshot(), read))
         self._report(page.entries)
         return page
 
     async def find(self, query: Query) -> Found:
         """Search, some thousand slots a call at most: it may find nothing and yet tell where to go on.
 
+        One search at a time; others wait, and no page or append for any. Cancelled, it ends within some slots.
+
         Raises:
             sqlite3.Error: the database cannot be read at all, now.
         """
-        found = await self._in_thread(lambda reader: reader.find(self._snapshot(streams=True), query))
+        assert self._searches is not None
+        pauses = Pauses()
+        try:
+            found = await self._searches.run(
+                lambda reader: reader.find(self._snapshot(streams=True), query, pauses)
+            )
+        finally:
+            pauses.end()
         self._report(found.entries)
         return found
-
-    async def _in_thread(self, function: Callable[[Reader], T]) -> T:
-        assert self._threads is not None
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, functools.partial(self._with_reader, function))
-
-    def _with_reader(self, function: Callable[[Reader], T]) -> T:
-        reader: Reader | None = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = self._local.reader = Reader(self.directory.database)
-            self._readers.append(reader)
-        return function(reader)
 
     def _snapshot(self, *, streams: bool = False) -> Snapshot:
         writer = self._writer

@@ -29,6 +29,7 @@
     │       ├── Overloaded     overloaded (temporary)
     │       └── Draining       draining (temporary)
     ├── LedgerUnreadable       the hub's: the ledger cannot be read now; answered over HTTP with 503
+    │   └── LedgerBusy         too many search it already
     └── HandshakeRefused       the client's: no websocket; answered over HTTP with `status`
 
 Whose fault it is shows in the type. `str(error)` is one line that names what was wrong and what was expected.
@@ -58,6 +59,7 @@ __all__ = [
     "HubError",
     "IdConflict",
     "IdExpired",
+    "LedgerBusy",
     "LedgerUnreadable",
     "NotAMessage",
     "NotDurable",
@@ -282,6 +284,10 @@ class Draining(PublishRefused):
 
 class LedgerUnreadable(HubError):
     """The log cannot be read now, whatever is asked of it; its own log line says why."""
+
+
+class LedgerBusy(LedgerUnreadable):
+    """As many clients search the ledger as may at once: the next finds room when one of them has its answer."""
 
 
 class HandshakeRefused(HubError):

@@ -3,8 +3,8 @@
 A bot that one may not read is answered as one that does not exist: with nothing. A page has at most `limit` messages and about 1 MiB,
 and `after` leads to the next. A client that gives the `epoch` of its cursor back is told (409) when the ledger is another one.
 
-The search runs beside the loop (hub.core.ledger.Log.find). At most SEARCHES run at once, and each within SEARCH_S seconds: else 503,
-as where the ledger cannot be read.
+The search runs beside the loop (hub.core.ledger.Log.find), and each within SEARCH_S seconds: else 503, as where too many run at once
+or the ledger cannot be read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from hub.rest.schemas import RETRY, UNAUTHORIZED, Detail, described
 
 __all__ = ["LedgerSource", "add_fills"]
 
-SEARCHES = 8
 SEARCH_S = 10.0
 NAMES = 64
 PAGE_BYTES = 1 << 20
@@ -47,8 +46,8 @@ class LedgerSource(Protocol):
     def epoch(self) -> str:
         """The ledger's epoch."""
 
-    async def find(self, query: ledger.Query) -> Found:
-        """Search the ledger. Raises LedgerUnreadable."""
+    async def search(self, query: ledger.Query) -> Found:
+        """Search the ledger for a client. Raises LedgerUnreadable, or LedgerBusy, which is one."""
 
 
 def _topic(name: str) -> str:
@@ -66,7 +65,6 @@ _Limit = Annotated[int, Query(ge=1, le=500)]
 def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], source: LedgerSource) -> None:
     """Add the route. `reader` authenticates whoever may read: the user, and the tokens that websockets take."""
     user = Depends(reader)
-    searches = 0
 
     @app.get(
         "/fills",
@@ -96,7 +94,6 @@ def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], s
         limit: _Limit = 500,
         epoch: Annotated[str | None, Query(max_length=64)] = None,
     ) -> Response:
-        nonlocal searches
         of_path = request.path_params.get("bot")
         query = ledger.Query(
             after=after,
@@ -107,16 +104,11 @@ def add_fills(app: FastAPI, reader: Callable[[Request], Awaitable[Principal]], s
             limit=limit,
             limit_bytes=PAGE_BYTES,
         )
-        if searches >= SEARCHES:
-            raise HTTPException(503, f"{searches} searches of the ledger run", {"Retry-After": "1"})
-        searches += 1
         try:
             async with asyncio.timeout(SEARCH_S):
-                found = await source.find(query)
+                found = await source.search(query)
         except TimeoutError:
             raise HTTPException(503, "the search took too long", {"Retry-After": "1"}) from None
-        finally:
-            searches -= 1
         if epoch is not None and epoch != source.epoch:
             return _other_epoch(epoch, source.epoch, found)
         return Response(msgspec.json.encode(_page(source.epoch, found)), media_type="application/json")

@@ -76,7 +76,7 @@ class Node:
 
     epoch = "e1"
 
-    async def find(self, query: Query) -> Found:
+    async def search(self, query: Query) -> Found:
         self.queries.append(query)
         return await self.log.find(query)
 

@@ -12,7 +12,7 @@ from auth.credentials import ALPHA, PUBLISHER, READER, basic
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Damaged, Found, Query
 from hub.log.memory import MemoryLog
-from hub.protocol.errors import LedgerUnreadable
+from hub.protocol.errors import LedgerBusy, LedgerUnreadable
 from hub.protocol.messages import LEDGER_TOPICS
 from hub.rest import fills as module
 
@@ -235,29 +235,18 @@ class Stuck(MemoryLog):
         return await super().find(query)
 
 
-async def test_so_many_searches_run_at_once() -> None:
-    made, log = Service(), Stuck()
-    made.node.log = log
-    async with made.client() as client:
-        asking = [asyncio.create_task(client.get(PATH, headers=USER)) for _ in range(module.SEARCHES + 1)]
-        done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-        (refused,) = [task.result() for task in done]
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        log.free.set()
-        answers = await asyncio.gather(*asking)
-        assert sorted(a.status_code for a in answers) == [200] * module.SEARCHES + [503]
-        assert (await client.get(PATH, headers=USER)).status_code == 200
-
-
-async def test_a_ledger_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unreadable(_query: Query) -> Found:
-        raise LedgerUnreadable("the ledger cannot be read now")
+@pytest.mark.parametrize("kind", [LedgerUnreadable, LedgerBusy])
+async def test_a_ledger_that_cannot_be_searched_now(
+    monkeypatch: pytest.MonkeyPatch, kind: type[LedgerUnreadable]
+) -> None:
+    async def refused(_query: Query) -> Found:
+        raise kind("the ledger's own words")
 
     made = Service()
-    monkeypatch.setattr(made.node, "find", unreadable)
+    monkeypatch.setattr(made.node, "search", refused)
     response = await made.get(PATH, headers=USER)
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-    assert json.loads(response.content) == {"detail": "the ledger cannot be read now"}
+    assert json.loads(response.content) == {"detail": "the ledger's own words"}
 
 
 async def test_a_search_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
