@@ -154,8 +154,10 @@ class LedgerLane:
     # --- below the tail
 
     def read_for(self, session: Session, cursor: Cursor, limit_bytes: int) -> Read | None:
-        """The read that a session needs to go on, unless one is under way or its page is not sent yet."""
+        """The read that a session needs to go on, unless one is under way, its page is not sent yet, or it ends."""
         if session.reading or session.page or cursor.ledger >= self._tail.first:
+            return None
+        if session.closing is not None:
             return None
         session.reading = True
         session.read_from = cursor.ledger

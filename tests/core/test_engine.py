@@ -331,6 +331,15 @@ def test_a_page_that_arrives_after_its_session_moved_on() -> None:
     rig.core.loaded(session, page)
 
 
+def test_a_session_that_ends_reads_nothing_more() -> None:
+    rig = Rig(tail_bytes=1000)
+    session = far_behind(rig, "entry_fill")
+    for _ in range(5):
+        rig.fill()
+    session.close(4508, "slow")
+    assert rig.core.pull(session, 1, 0.0).read is None
+
+
 def test_a_page_that_arrives_after_its_session_began_again_at_the_floor() -> None:
     rig = Rig(tail_bytes=1000)
     session = far_behind(rig, "entry_fill")
