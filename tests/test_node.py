@@ -20,6 +20,7 @@ from hub.fan_out import FanOut, OutletListener
 from hub.limits import NodeLimits
 from hub.log.memory import MemoryLog
 from hub.node import Node
+from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import CODECS, Wire
 from hub.protocol.errors import (
     Draining,
@@ -1093,6 +1094,99 @@ def test_a_turn_of_the_loop_serves_few_of_those_who_are_behind() -> None:
         assert all([m["offset"] for m in outlet.take() if "mid" in m] == [2] for _, outlet in clients)
 
     on_node(test)
+
+
+async def came_back(bench: Bench, count: int) -> list[tuple[Session, FakeOutlet]]:
+    """Clients that all resume from the ledger's beginning and wait for its first page: the log is shut."""
+    for _ in range(30):
+        bench.publish()
+    await settle()
+    assert bench.node.core.tail.first > 20
+    bench.log.gate.clear()
+    clients = [bench.connect() for _ in range(count)]
+    data = {"want": [{"topics": ["entry_fill"]}], "resume": {"epoch": "e", "offset": 0}}
+    for session, _ in clients:
+        bench.node.receive(session, {"type": "subscribe", "id": 1, "data": data})
+    await settle()
+    assert all(session.reading for session, _ in clients)
+    return clients
+
+
+def missed(outlet: FakeOutlet) -> list[int]:
+    return [m["offset"] for m in outlet.take() if "mid" in m]
+
+
+def test_those_who_come_back_together_read_the_log_once_and_are_served_in_turns() -> None:
+    async def test(bench: Bench) -> None:
+        clients = await came_back(bench, 3 * PULLS_A_TURN)
+        assert bench.node.statistics()["pages"]["reads"] == 1
+        most = 0
+        pull = bench.node.core.pull
+        pulled: list[Session] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench.node.core, "pull", lambda s, *rest: (pulled.append(s), pull(s, *rest))[1])
+            bench.log.gate.set()
+            for _ in range(30):
+                before = len(pulled)
+                await turn(0)
+                most = max(most, len(pulled) - before)
+        assert 0 < most <= PULLS_A_TURN
+        assert [missed(outlet) for _, outlet in clients] == [list(range(1, 31))] * len(clients)
+        late, outlet = bench.connect()
+        data = {"want": [{"topics": ["entry_fill"]}], "resume": {"epoch": "e", "offset": 3}}
+        bench.node.receive(late, {"type": "subscribe", "id": 1, "data": data})
+        await settle()
+        assert missed(outlet) == list(range(4, 31))
+        assert bench.node.statistics()["pages"]["reads"] == 1
+        bench.node.core.check_invariants()
+
+    on_node(test, core=CoreLimits(tail_bytes=4000))
+
+
+def test_who_goes_away_while_a_page_is_read_harms_nobody() -> None:
+    async def test(bench: Bench) -> None:
+        (first, _), (_, stays), (last, _) = await came_back(bench, 3)
+        bench.node.disconnect(first)
+        bench.node.disconnect(last)
+        await settle()
+        bench.log.gate.set()
+        await settle()
+        assert missed(stays) == list(range(1, 31))
+        assert bench.node.statistics()["pages"]["reads"] == 1
+
+    on_node(test, core=CoreLimits(tail_bytes=4000))
+
+
+def test_a_session_that_is_closed_while_it_is_behind_does_not_keep_the_loop_busy() -> None:
+    async def test(bench: Bench) -> None:
+        ((session, outlet),) = await came_back(bench, 1)
+        bench.log.gate.set()
+        session.close(CloseCode.SLOW_CONSUMER, "slow")
+        await settle()
+        pulled = []
+        with pytest.MonkeyPatch.context() as patch:
+            pull = bench.node.core.pull
+            patch.setattr(bench.node.core, "pull", lambda s, *rest: (pulled.append(s), pull(s, *rest))[1])
+            await settle()
+        assert outlet.closed is not None
+        assert not pulled
+
+    on_node(test, core=CoreLimits(tail_bytes=4000))
+
+
+def test_pages_that_nobody_asks_for_leave_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.node, "TICK_S", 0)
+
+    async def test(bench: Bench) -> None:
+        await came_back(bench, 1)
+        bench.log.gate.set()
+        await settle()
+        assert bench.node.statistics()["pages"]["bytes"] > 0
+        bench.clock.now += 60.0
+        await settle()
+        assert bench.node.statistics()["pages"]["bytes"] == 0
+
+    on_node(test, core=CoreLimits(tail_bytes=4000))
 
 
 def test_statistics_and_readiness() -> None:

@@ -46,6 +46,7 @@ from hub.core.entry import Entry
 from hub.core.events import Events
 from hub.core.ledger import Append, Appended, LogState, Page, Read, Tail
 from hub.core.ledger_lane import LedgerLane
+from hub.core.page_runs import LIMIT_BYTES
 from hub.core.runs import KEPT_BYTES
 from hub.core.session import Cursor, FrameRequest, Group, GroupKey, Session, Stream
 from hub.core.state import FrameCache, FrameCell, Parts, StateKey, ValueCell, legacy_frame
@@ -797,6 +798,7 @@ class Core:
         """
         for bot, timeframe, complete in self.candles.tick(now):
             self._complete(bot, timeframe, complete, now_ms)
+        self.lane.page_runs.forget_idle(now)
         touched = []
         for group in self.groups.values():
             if group.hot and positions.claim_due(group.cursor, now):
@@ -934,6 +936,8 @@ class Core:
             "deflate_saved_bytes": self.deflater.saved_bytes,
             "joined_bytes": self.lane.runs.bytes,
             "joined_limit_bytes": KEPT_BYTES,
+            "replayed_bytes": self.lane.page_runs.bytes,
+            "replayed_limit_bytes": LIMIT_BYTES,
             "snapshots_under_way": sum(
                 s.cursor is not None and s.cursor.sending is not None for s in self.sessions.values()
             ),

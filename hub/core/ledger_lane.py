@@ -2,7 +2,7 @@
 
 One cursor serves both, so a replay joins live without a gap or a duplicate: what is in memory comes from the tail, what
 is below it from a page, and the slots of a page are checked to be contiguous before any is sent. Groups at the same place share
-what they are sent (hub.core.runs). What cannot be sent is told as a
+what they are sent (hub.core.runs), and so do sessions that replay the same (hub.core.page_runs). What cannot be sent is told as a
 gap, behind a position that claims all before it, so that a client takes no more for lost than is. Claims: hub.core.positions.
 """
 
@@ -15,6 +15,7 @@ from hub.core import notices, positions
 from hub.core.deflate import Deflater
 from hub.core.entry import Entry
 from hub.core.ledger import Damaged, Page, Read, Tail
+from hub.core.page_runs import PageRuns
 from hub.core.runs import Runs
 from hub.core.session import Cursor, Group, Session, Stream
 from hub.protocol.close_codes import CloseCode
@@ -31,6 +32,7 @@ class LedgerLane:
         self._deflater = deflater
         self._counters = counters
         self.runs = Runs(tail, deflater)
+        self.page_runs = PageRuns(deflater)
         self._claimed: tuple[Wire, int, int, tuple[tuple[Stream, int], ...]] | None = None
         self._claim = b""
 
@@ -52,7 +54,7 @@ class LedgerLane:
             if isinstance(session.page[0], Damaged):
                 size += self._tell_damaged(group, cursor, session.page.popleft().offset, frames, now)
             else:
-                size += self._pass(group, cursor, _readable(session.page), frames, limit - size, now)
+                size += self._pass_page(group, cursor, session, frames, limit - size, now)
         if not session.page:
             session.page = ()
         if size < limit and self._tail.first <= cursor.ledger < self._tail.next:
@@ -73,6 +75,26 @@ class LedgerLane:
             if run.next > claim_at:
                 size += self.claim(group, cursor, frames, now)
         return size
+
+    def _pass_page(
+        self, group: Group, cursor: Cursor, session: Session, frames: list[bytes], limit: int, now: float
+    ) -> int:
+        """Send of a page what those share who pass it too, or message by message where that is too much at once."""
+        page = session.page
+        assert isinstance(page, deque)
+        run, size = self.page_runs.of(page, (group.wire, group.deflates), now), 0
+        if run is not None and run.least_bytes < limit:
+            if run.next > cursor.claimed + positions.CLAIM_OFFSETS and positions.has_claim(cursor):
+                # Ahead of the page and not in the middle, so that who came from elsewhere shares it.
+                size = self.claim(group, cursor, frames, now)
+            if run.next <= cursor.claimed + positions.CLAIM_OFFSETS:
+                session.page = ()
+                cursor.ledger = run.next
+                joined = run.joined(group.wants, cursor.heads)
+                if joined:
+                    frames.append(joined)
+                return size + len(joined)
+        return size + self._pass(group, cursor, _readable(page), frames, limit - size, now)
 
     def _pass(
         self,

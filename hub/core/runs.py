@@ -9,6 +9,7 @@ Invariant: what is remembered is of the tail as it is: it is forgotten with the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from hub.core.deflate import Deflater
 from hub.core.entry import Entry
@@ -16,19 +17,28 @@ from hub.core.ledger import Tail
 from hub.core.session import Stream
 from hub.protocol.codec import Wire
 
-__all__ = ["KEPT_BYTES", "Run", "Runs"]
+__all__ = ["KEPT_BYTES", "Form", "Run", "Runs"]
 
 KEPT_BYTES = 4 << 20
 Form = tuple[Wire, bool]
 """A wire, deflated or not."""
 
 
+class Keeper(Protocol):
+    """Who deflates, and bounds what is remembered."""
+
+    deflater: Deflater
+
+    def keep(self, size: int) -> bool:
+        """Whether so many bytes more may be remembered."""
+
+
 class Run:
-    """The entries of the tail from some offset to below `next`, in one form. `heads`: the last offset of each stream in it."""
+    """The entries of the ledger from some offset to below `next`, in one form. `heads`: the last offset of each stream in it."""
 
     __slots__ = ("_entries", "_form", "_joined", "_runs", "heads", "next")
 
-    def __init__(self, runs: Runs, form: Form, entries: list[Entry]) -> None:
+    def __init__(self, runs: Keeper, form: Form, entries: list[Entry]) -> None:
         self._runs = runs
         self._form = form
         self._entries = entries

@@ -9,6 +9,7 @@ The log is read in pages that begin behind a multiple of PAGE_SLOTS, wherever in
 very same place share too; each gets a slice, from its own offset on. A page ends with the next multiple, or earlier by its bytes or
 at the head; what is behind such an end is read from where it is asked. `kept` answers at once; `read` waits for the log, together
 with all who wait for the same page. Such a read is a task of its own: who asked first may go away, and the others get their page.
+Who was given the end of a page asks for the next one soon: it is read ahead, so that disk and socket are not idle by turns.
 
 The page that nobody has asked for longest leaves first, and any that nobody has asked for IDLE_S. Their bound is what their entries
 may cost in memory, with frames (`Entry.size`). What a session holds of a page that has left is bounded by the slice that it was given.
@@ -50,7 +51,7 @@ Own = Callable[[Coroutine[Any, Any, None], str], object]
 
 
 class _Slots:
-    """Slots that were read from the log: `first`..`last` without a hole. `before`: for each the bytes of body up to and with it."""
+    """A page that is kept: `first`..`last` without a hole. `upto`: for each slot the bytes of bodies up to and with its own."""
 
     __slots__ = ("asked_at", "entries", "first", "last", "size", "upto")
 
@@ -61,6 +62,11 @@ class _Slots:
         self.upto = list(itertools.accumulate(map(_body_bytes, entries)))
         self.size = sum(entry.size for entry in entries if isinstance(entry, Entry))
         self.asked_at = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ends where a page ends, and not at what was the head."""
+        return self.last % PAGE_SLOTS == 0 or self.upto[-1] >= PAGE_BYTES
 
     def __contains__(self, offset: int) -> bool:
         return self.first <= offset <= self.last
@@ -109,7 +115,18 @@ class PageCache:
             return None
         slots.asked_at = self._now()
         self._pages.move_to_end(slots.first)
-        return Page(slots.since(read.offset, read.limit_bytes), self._floor)
+        page = Page(slots.since(read.offset, read.limit_bytes), self._floor)
+        if page.entries[-1].offset == slots.last and slots.ended:
+            self._read_ahead(slots.last + 1)
+        return page
+
+    def _read_ahead(self, offset: int) -> None:
+        """Begin to read the page that a reader who has come to the end of one will ask for next."""
+        if any(offset in s for s in self._blocks.get(_block(offset), ())):
+            return
+        first = self._beginning(offset)
+        if first not in self._pending:
+            self._begin(first)
 
     async def read(self, read: Read) -> Page:
         """As of `Log.read`: a page from `read.offset` on, or from the floor where that is above it; empty at the head.
@@ -149,15 +166,19 @@ class PageCache:
     async def _from_log(self, first: int) -> Page:
         pending = self._pending.get(first)
         if pending is None:
-            pending = self._pending[first] = asyncio.get_running_loop().create_future()
-            self.reads += 1
-            self._own(self._fetch(first, pending), "read")
+            pending = self._begin(first)
         else:
             self.shared += 1
         page = await asyncio.shield(pending)
         if page is None:
             raise LedgerUnreadable("the log cannot be read now")
         return page
+
+    def _begin(self, first: int) -> asyncio.Future[Page | None]:
+        pending = self._pending[first] = asyncio.get_running_loop().create_future()
+        self.reads += 1
+        self._own(self._fetch(first, pending), "read")
+        return pending
 
     async def _fetch(self, first: int, pending: asyncio.Future[Page | None]) -> None:
         page: Page | None = None

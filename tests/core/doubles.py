@@ -104,7 +104,7 @@ class Rig:
         if pulled.read is not None:
             self.core.loaded(session, self.page(pulled.read))
         self.core.check_invariants()
-        return [decode(session.wire, frame) for frame in self._seen(pulled.frames)]
+        return [decode(session.wire, frame) for frame in self._seen(frames_of(pulled.frames))]
 
     def _seen(self, frames: list[bytes]) -> list[bytes]:
         return frames if self.with_positions else [f for f in frames if b"hub.position" not in f[:40]]

@@ -14,7 +14,7 @@ from hub.protocol.codec import Wire
 from hub.protocol.messages import FrameKey
 from hub.protocol.subscription import Resume
 from tests.core.doubles import KEY, Rig, rows
-from tests.core.model import decode
+from tests.core.model import decode, frames_of
 
 FILLS = {"topics": ["entry_fill"]}
 HEARTBEAT_S = 20.0
@@ -43,7 +43,7 @@ def until_it_reads(rig: Rig, session: Session) -> tuple[list[Any], Read]:
     got: list[Any] = []
     for _ in range(20):
         pulled = rig.core.pull(session, 1, rig.now)
-        got += [told(decode(session.wire, frame)) for frame in pulled.frames]
+        got += [told(decode(session.wire, frame)) for frame in frames_of(pulled.frames)]
         if pulled.read is not None:
             return got, pulled.read
     raise AssertionError("it does not read")

@@ -115,7 +115,7 @@ async def test_who_waits_for_the_same_page_joins_one_read(make: Callable[..., Be
     got = await asyncio.gather(*waiting)
     assert [offsets[0] for offsets in got] == [7, 100, 7, 2]
     assert all(offsets == list(range(offsets[0], PAGE_SLOTS + 1)) for offsets in got)
-    assert (bench.pages.reads, bench.pages.shared) == (1, 3)
+    assert bench.pages.shared == 3
 
 
 async def test_who_comes_later_finds_it_and_shares_the_frames(make: Callable[..., Bench]) -> None:
@@ -130,7 +130,24 @@ async def test_who_comes_later_finds_it_and_shares_the_frames(make: Callable[...
     assert isinstance(other, Entry)
     assert one.frame(Wire.JSON) is other.frame(Wire.JSON)
     assert bench.log.asked == [1]
-    assert bench.pages.kept(Read(PAGE_SLOTS + 1, LIMIT)) is None
+
+
+async def test_who_was_given_the_end_of_a_page_finds_the_next(make: Callable[..., Bench]) -> None:
+    bench = make()
+    await bench.fill(PAGE_SLOTS + 100)
+    await bench.read(1, 1)
+    await turns()
+    assert bench.log.asked == [1]
+    bench.log.gate.clear()
+    assert await bench.read(2) == list(range(2, PAGE_SLOTS + 1))
+    assert await bench.read(3) == list(range(3, PAGE_SLOTS + 1))
+    waiting = bench.begin(PAGE_SLOTS + 5)
+    await turns()
+    assert bench.log.asked == [1, PAGE_SLOTS + 1], "once"
+    bench.log.gate.set()
+    assert (await waiting)[-1] == PAGE_SLOTS + 100
+    await turns()
+    assert bench.log.asked == [1, PAGE_SLOTS + 1], "behind the head there is nothing to read ahead"
 
 
 async def test_pages_lead_through_the_log_whatever_their_size(make: Callable[..., Bench]) -> None:
