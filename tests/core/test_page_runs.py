@@ -24,15 +24,16 @@ LIMIT = 64 * 1024
 
 
 class Replays(Rig):
-    """A rig whose pages are cut at multiples, as those of the page cache are."""
+    """A rig whose pages are cut at multiples of `slots`, as those of the page cache are."""
 
-    def __init__(self, fills: int) -> None:
+    def __init__(self, fills: int, slots: int = PAGE) -> None:
         super().__init__(tail_bytes=1000, with_positions=True)
+        self.slots = slots
         for _ in range(fills):
             self.fill()
 
     def page(self, read: Read) -> Page:
-        end = read.offset + PAGE - (read.offset - 1) % PAGE
+        end = read.offset + self.slots - (read.offset - 1) % self.slots
         return Page([e for e in super().page(read).entries if e.offset < end], self.log.floor)
 
     def resumed(self, offset: int, *topics: str, wire: Wire = Wire.JSON) -> Session:
@@ -116,6 +117,15 @@ def test_a_position_stands_between_pages_and_claims_at_most_so_much() -> None:
     assert all(last - first <= CLAIM_OFFSETS for first, last in claims)
     assert claims[0][1] % PAGE == claims[1][1] % PAGE == 0
     assert claims[-1][1] == 2600
+
+
+def test_a_page_of_more_than_a_position_may_claim() -> None:
+    rig = Replays(5000, slots=4 * CLAIM_OFFSETS)
+    session = rig.resumed(0)
+    said = told(Wire.JSON, rig.pieces(session, 1 << 30))
+    claims = [each for each in said if isinstance(each, tuple)]
+    assert len(claims) == 4
+    assert all(last - first <= CLAIM_OFFSETS + 1 for first, last in claims)
 
 
 def test_a_page_with_a_damaged_slot_is_passed_slot_by_slot() -> None:

@@ -141,9 +141,9 @@ async def test_who_was_given_the_end_of_a_page_finds_the_next(make: Callable[...
     bench.log.gate.clear()
     assert await bench.read(2) == list(range(2, PAGE_SLOTS + 1))
     assert await bench.read(3) == list(range(3, PAGE_SLOTS + 1))
-    waiting = bench.begin(PAGE_SLOTS + 5)
     await turns()
     assert bench.log.asked == [1, PAGE_SLOTS + 1], "once"
+    waiting = bench.begin(PAGE_SLOTS + 5)
     bench.log.gate.set()
     assert (await waiting)[-1] == PAGE_SLOTS + 100
     await turns()
