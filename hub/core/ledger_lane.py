@@ -199,7 +199,8 @@ class LedgerLane:
         # The log may be ahead of what core was told of; that is delivered when it is.
         entries = [entry for entry in page.entries if cursor.ledger <= entry.offset < self._tail.next]
         stuck = not entries and cursor.ledger == session.read_from < self._tail.first
-        if stuck or any(entry.offset != cursor.ledger + i for i, entry in enumerate(entries)):
+        numbers = list(range(cursor.ledger, cursor.ledger + len(entries)))
+        if stuck or [entry.offset for entry in entries] != numbers:
             session.close(CloseCode.INTERNAL_ERROR, "the log has a hole")
             return
         session.page = deque(entries)

@@ -55,12 +55,12 @@ class _Slots:
 
     __slots__ = ("asked_at", "entries", "first", "last", "size", "upto")
 
-    def __init__(self, entries: Sequence[Slot]) -> None:
+    def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self.first = entries[0].offset
         self.last = entries[-1].offset
-        self.upto = list(itertools.accumulate(map(_body_bytes, entries)))
-        self.size = sum(entry.size for entry in entries if isinstance(entry, Entry))
+        self.upto = list(itertools.accumulate([len(entry.body) for entry in entries]))
+        self.size = sum([entry.size for entry in entries])
         self.asked_at = 0.0
 
     @property
@@ -71,7 +71,7 @@ class _Slots:
     def __contains__(self, offset: int) -> bool:
         return self.first <= offset <= self.last
 
-    def since(self, offset: int, limit_bytes: int) -> Sequence[Slot]:
+    def since(self, offset: int, limit_bytes: int) -> Sequence[Entry]:
         """From `offset`, which is here, to where `limit_bytes` are reached: one slot at least."""
         start = offset - self.first
         passed = self.upto[start - 1] if start else 0
@@ -200,16 +200,15 @@ class PageCache:
     # --- keeping
 
     def _keep(self, page: Page) -> None:
-        entries = page.entries
-        if not entries or not self.limit_bytes or not _is_good(entries):
+        entries = [slot for slot in page.entries if isinstance(slot, Entry)]
+        if not self.limit_bytes or not entries or len(entries) < len(page.entries) or not _is_one(entries):
             return
         self._forget_removed()
         # From a floor within the page, or above it, the log reads further than to the next multiple.
         slots = _Slots(entries[: (_block(entries[0].offset) + 1) * PAGE_SLOTS + 1 - entries[0].offset])
-        epoch = entries[0].epoch if isinstance(entries[0], Entry) else None
-        if epoch != self._epoch:
+        if entries[0].epoch != self._epoch:
             self.forget()
-            self._epoch = epoch
+            self._epoch = entries[0].epoch
         if slots.first in self._pages:
             self._drop(slots.first)
         slots.asked_at = self._now()
@@ -267,7 +266,8 @@ class PageCache:
         for block, pages in self._blocks.items():
             for slots in pages:
                 assert self._pages[slots.first] is slots
-                assert _is_good(slots.entries)
+                assert _is_one(slots.entries)
+                assert slots.entries[0].epoch == self._epoch
                 assert _block(slots.first) == block == _block(slots.last)
 
 
@@ -279,11 +279,8 @@ def _body_bytes(slot: Slot) -> int:
     return len(slot.body) if isinstance(slot, Entry) else 0
 
 
-def _is_good(entries: Sequence[Slot]) -> bool:
-    """Whether there is neither a hole nor damage."""
+def _is_one(entries: Sequence[Entry]) -> bool:
+    """Whether there is no hole, and one epoch."""
     first = entries[0].offset
-    epoch = entries[0].epoch if isinstance(entries[0], Entry) else None
-    return all(
-        isinstance(entry, Entry) and entry.offset == offset and entry.epoch == epoch
-        for offset, entry in enumerate(entries, first)
-    )
+    numbers = list(range(first, first + len(entries)))
+    return [entry.offset for entry in entries] == numbers and len({entry.epoch for entry in entries}) == 1

@@ -25,6 +25,7 @@ INSERT = f"INSERT OR IGNORE INTO records ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?
 _INTEGERS = slice(0, 4)
 _TEXTS = slice(4, 8)
 _BODY, _CHECKSUM = 8, 9
+_TYPES = (*[int] * 4, *[bytes] * 6)
 _OVERHEAD_BYTES = 64
 
 
@@ -51,10 +52,7 @@ def row_of(entry: Entry, offset: int, prev: int, stored_ms: int) -> tuple[Row, i
 def is_record(row: Row) -> bool:
     """Whether a row that was read is what was stored."""
     return (
-        len(row) == FIELDS
-        and all(type(value) is int for value in row[_INTEGERS])
-        and all(type(value) is bytes for value in row[_TEXTS])
-        and type(row[_BODY]) is bytes
+        tuple(map(type, row)) == _TYPES
         and _checksum(row[_INTEGERS], row[_TEXTS], row[_BODY]) == row[_CHECKSUM]
     )
 
