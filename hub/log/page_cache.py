@@ -139,9 +139,9 @@ class PageCache:
         page = self.kept(read)
         if page is not None:
             return page
-        first = self._beginning(read.offset)
-        page = await self._from_log(first)
-        if first != read.offset and not (page.entries and page.entries[-1].offset >= read.offset):
+        page = await self._from_log(self._beginning(read.offset))
+        if not page.entries or page.entries[-1].offset < read.offset:
+            # It is full before that, or was read before this was appended.
             page = await self._from_log(read.offset)
         return self._kept(read) or self._slice(page, read)
 

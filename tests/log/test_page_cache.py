@@ -185,6 +185,21 @@ async def test_what_was_appended_since_a_page_ended_at_the_head_is_read(make: Ca
     assert await bench.read(4) == [4, 5, 6]
 
 
+async def test_what_was_appended_while_its_page_was_read_ahead(make: Callable[..., Bench]) -> None:
+    bench = make()
+    await bench.fill(PAGE_SLOTS)
+    await bench.pages.read(Read(1, 1))
+    bench.log.gate.clear()
+    await bench.read(1)
+    await turns()
+    assert bench.log.asked == [1, PAGE_SLOTS + 1], "there was nothing yet"
+    await bench.fill(5)
+    waiting = bench.begin(PAGE_SLOTS + 1)
+    await turns()
+    bench.log.gate.set()
+    assert await waiting == list(range(PAGE_SLOTS + 1, PAGE_SLOTS + 6))
+
+
 # --- who goes away
 
 
