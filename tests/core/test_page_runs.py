@@ -36,9 +36,10 @@ class Replays(Rig):
         end = read.offset + self.slots - (read.offset - 1) % self.slots
         return Page([e for e in super().page(read).entries if e.offset < end], self.log.floor)
 
-    def resumed(self, offset: int, *topics: str, wire: Wire = Wire.JSON) -> Session:
+    def resumed(self, offset: int, *topics: str, wire: Wire = Wire.JSON, deflates: bool = False) -> Session:
         """A session that goes on behind an offset, with its page at hand and its reply read."""
         session = self.session(wire)
+        session.deflates = deflates
         want = [{"topics": list(topics or ["entry_fill"])}]
         self.ask(session, "subscribe", {"want": want, "resume": {"epoch": "e", "offset": offset}}, number=1)
         self.pull(session)
@@ -101,6 +102,18 @@ def test_subscriptions_and_wires_are_kept_apart() -> None:
     assert offsets(Wire.JSON, rig.pieces(nothing)) == []
     assert nothing.cursor is not None
     assert nothing.cursor.ledger == PAGE + 1
+
+
+def test_who_deflates_shares_with_who_deflates() -> None:
+    rig = Replays(0)
+    rig.core.deflater.min_bytes = 100
+    for _ in range(300):
+        rig.fill(pad=60)
+    plain = rig.pieces(rig.resumed(0))[0]
+    one, other = (rig.pieces(rig.resumed(0, deflates=True))[0] for _ in range(2))
+    assert one is other
+    assert len(one) < len(plain)
+    assert rig.core.deflater.frames == PAGE
 
 
 def test_a_position_stands_between_pages_and_claims_at_most_so_much() -> None:
