@@ -16,7 +16,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import anyio.from_thread
@@ -26,6 +26,8 @@ from fastapi import FastAPI
 
 from hub.asgi.app import REST_PREFIX, HubApp, build_app
 from hub.asgi.descriptors import Waiting, room_for
+from hub.asgi.fallback_http import InPieces
+from hub.asgi.mounted import MountedApp, Running
 from hub.asgi.serving import BACKLOG, uvicorn_config
 from hub.asgi.ui import ui_routes
 from hub.asgi.unsent import Unsent
@@ -36,7 +38,7 @@ from hub.bots.freqtrade import FreqtradeBot
 from hub.bots.ports import InProcess
 from hub.bots.registry import BotRegistry
 from hub.committer import Ack
-from hub.config import Config, load
+from hub.config import Config, check_open, load
 from hub.core.engine import CoreLimits
 from hub.core.figures import SessionFigures, TopicFigures
 from hub.core.intake import FramePublish, Publish, check_la_ms, check_time, frame_key
@@ -157,32 +159,39 @@ class Hub:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        config = self.config
         with contextlib.ExitStack() as stack:
-            stack.callback(install(Redaction(secrets_of(config))))
+            stack.callback(install(Redaction(secrets_of(self.config))))
             sock = stack.enter_context(contextlib.closing(_bound(self.host, self.port)))
-            self._loop = asyncio.get_running_loop()
             self._stop = asyncio.Event()
-            node = Node(_log(config), _limits(config))
-            await node.start()
-            try:
+
+            def started() -> None:
                 # Not before: to open a damaged ledger takes minutes, and who connected would wait for them in its handshake.
                 _listen(sock)
                 self.port = sock.getsockname()[1]
-                self._node = node
-                await self._serve_node(node, sock, listening)
-            finally:
-                for bot in self._bots:
-                    await bot.aclose()
-                await node.stop()
-                self._refuse_waiting()
-                for port in list(self._in_process.values()):
-                    port.close()
 
-    async def _serve_node(self, node: Node, sock: socket.socket, listening: Any) -> None:
+            async with self._running(started) as (node, app):
+                await self._serve_node(node, app, sock, listening)
+
+    @contextlib.asynccontextmanager
+    async def _running(self, started: Callable[[], None]) -> AsyncIterator[tuple[Node, HubApp]]:
+        """The node and its application; `started` is called when the log is open. Drain before leaving."""
+        self._loop = asyncio.get_running_loop()
+        node = Node(_log(self.config), _limits(self.config))
+        await node.start()
+        try:
+            started()
+            self._node = node
+            yield node, self._compose(node)
+        finally:
+            for bot in self._bots:
+                await bot.aclose()
+            await node.stop()
+            self._refuse_waiting()
+            for port in list(self._in_process.values()):
+                port.close()
+
+    def _compose(self, node: Node) -> HubApp:
         config = self.config
-        self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
-        self._unsent = Unsent()
         authenticator = Authenticator(config, node.clock.now_ms, node.clock.monotonic)
         self._authenticator = authenticator
         node.authenticate = authenticator.renew
@@ -190,10 +199,16 @@ class Hub:
         reconciler = self._reconciler = Reconciler(node, registry)
         self._rest = _rest(config, node, authenticator, registry, reconciler)
         self._passing = PassThrough(self._rest, registry.passed, self._rest.state.user)
+        self._unsent = Unsent()
         self._app = _application(config, node, authenticator, registry, self._rest, self._passing)
+        return self._app
+
+    async def _serve_node(self, node: Node, app: HubApp, sock: socket.socket, listening: Any) -> None:
+        config = self.config
+        self._sockets = Waiting(room_for(config.hub.limits.connections).waiting)
         server = _Server(
             uvicorn_config(
-                self._app,
+                app,
                 self.host,
                 self.port,
                 heartbeat_ms=config.hub.heartbeat_ms,
@@ -207,26 +222,10 @@ class Hub:
             ),
             _closing_s(config) / 4,
         )
-        runs = {
-            upstream.name: UpstreamRuns(reconciler, upstream.name, publish=upstream.reconciles == "publish")
-            for upstream in config.hub.upstreams
-            if upstream.reconciles != "off"
-        }
-        self._relays = [
-            Relay(node, upstream, runs[upstream.name].set_online)
-            if upstream.name in runs
-            else Relay(node, upstream)
-            for upstream in config.hub.upstreams
-        ]
         assert self._stop is not None
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[sock]), name="tradewire-uvicorn")
-            relaying = [
-                tasks.create_task(relay.run(), name=f"tradewire-relay-{relay.name}") for relay in self._relays
-            ]
-            relaying += [
-                tasks.create_task(run.run(), name=f"tradewire-reconcile-{name}") for name, run in runs.items()
-            ]
+            relaying = self._start_relays(node, tasks)
             try:
                 await _started(server, serving)
                 sock.listen(BACKLOG)
@@ -236,8 +235,69 @@ class Hub:
             finally:
                 for task in relaying:
                     task.cancel()
-                await asyncio.shield(node.drain(config.hub.drain_s - _closing_s(config)))
+                await asyncio.shield(self._drain(node))
                 server.should_exit = True
+
+    def _start_relays(self, node: Node, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """What consumes upstreams, and what compares them with the ledger."""
+        upstreams, reconciler = self.config.hub.upstreams, self._reconciler
+        assert reconciler is not None
+        runs = {
+            upstream.name: UpstreamRuns(reconciler, upstream.name, publish=upstream.reconciles == "publish")
+            for upstream in upstreams
+            if upstream.reconciles != "off"
+        }
+        self._relays = [
+            Relay(node, upstream, runs[upstream.name].set_online)
+            if upstream.name in runs
+            else Relay(node, upstream)
+            for upstream in upstreams
+        ]
+        relaying = [tasks.create_task(r.run(), name=f"tradewire-relay-{r.name}") for r in self._relays]
+        return relaying + [
+            tasks.create_task(run.run(), name=f"tradewire-reconcile-{name}") for name, run in runs.items()
+        ]
+
+    async def _drain(self, node: Node) -> None:
+        await node.drain(self.config.hub.drain_s - _closing_s(self.config))
+
+    # --- under another server
+
+    def asgi(self) -> MountedApp:
+        """The hub as an ASGI application for a server of others, whose lifespan starts and drains it; one process, on asyncio.
+
+        What `api_server` says of addresses is the server's business there::
+
+            app = Hub(config).asgi()                      # hypercorn --workers 0 module:app
+
+        Raises:
+            ConfigError: a credential is too weak for an address that is open to other machines: where that server listens is
+                not known here.
+        """
+        check_open(self.config)
+        return MountedApp(self._mounted, self.config.hub.trusted_proxies)
+
+    @contextlib.asynccontextmanager
+    async def _mounted(self) -> AsyncIterator[Running]:
+        if self._node is not None:
+            raise ConfigError("", "this hub runs already")
+        with contextlib.ExitStack() as stack:
+            stack.callback(install(Redaction(secrets_of(self.config))))
+            async with self._running(lambda: None) as (node, app), asyncio.TaskGroup() as tasks:
+                draining: list[asyncio.Task[None]] = []
+                relaying = self._start_relays(node, tasks)
+
+                def begin_drain() -> None:
+                    if not draining:
+                        for task in relaying:
+                            task.cancel()
+                        draining.append(tasks.create_task(self._drain(node), name="tradewire-drain"))
+
+                assert self._unsent is not None
+                try:
+                    yield Running(InPieces(app, self._unsent), begin_drain)
+                finally:
+                    begin_drain()
 
     def _registry(self, node: Node) -> BotRegistry:
         """The bots of this hub, however each is reached."""
@@ -479,14 +539,15 @@ class Hub:
         authenticator, sockets, unsent = self._authenticator, self._sockets, self._unsent
         if node is None or app is None or rest is None or passing is None:
             return {}
-        if authenticator is None or sockets is None or unsent is None:
+        if authenticator is None or unsent is None:
             return {}
         relays = {relay.name: relay.statistics() for relay in self._relays}
         return {
             **node.statistics(),
             "edge": app.statistics(),
             "auth": authenticator.statistics(),
-            "sockets": sockets.statistics(),
+            # Of a server of others, only that knows its sockets.
+            **({} if sockets is None else {"sockets": sockets.statistics()}),
             "answers": unsent.statistics(),
             "rest": msgspec.to_builtins(rest.state.publish_intake.statistics()),
             "rest_bodies": msgspec.to_builtins(rest.state.bodies.statistics()),

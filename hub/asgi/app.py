@@ -51,7 +51,7 @@ class HubApp(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            path: str = scope["path"]
+            path = _route_path(scope)
             if path == MESSAGE_PATH:
                 await self.endpoint(scope, receive, send)
                 return
@@ -63,6 +63,13 @@ class HubApp(Starlette):
     def statistics(self) -> Statistics:
         """The edge's figures (MessageEndpoint.statistics)."""
         return self.endpoint.statistics()
+
+
+def _route_path(scope: Scope) -> str:
+    """The path without what the application is mounted under; as Starlette has it for its routes."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _bot_of(path: str) -> str | None:
@@ -93,7 +100,7 @@ def build_app(
     `rest_app` is mounted under REST_PREFIX, and under it for each bot: `path_params` of its scope then have `bot`. `knows` says
     whether a bot of a name exists. `public_routes` come before it, `ui` (ui_routes) after all. `cors_origins` concern HTTP only
     (the authenticator judges a websocket's Origin); leave it empty when `rest_app` answers CORS itself. The node is started and
-    drained by whoever owns it, before uvicorn ends the sockets; a lifespan's shutdown is too late for that.
+    drained by whoever owns it, before the server ends the sockets; a lifespan's shutdown is too late for that (hub.asgi.mounted).
     """
     endpoint = MessageEndpoint(node, authenticator, knows=knows)
     routes: list[BaseRoute] = list(public_routes)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from hub.asgi.fallback import FallbackOutlet
+from hub.asgi.fallback import FallbackOutlet, specified
 from hub.asgi.handshake import authenticate, refuse
 from hub.asgi.outlet import EXTENSION, EdgeOutlet, Statistics
 from hub.auth.authenticator import Authenticator
@@ -36,6 +36,7 @@ BURST_S = 2.0
 SLOW_REQUEST_S = 0.002
 REST_FACTOR = 9
 LONGEST_REST_S = 5.0
+RESTART_REASON = "retry_after_ms=1000"
 _PUBLISH, _RESULT = "publish", "result"
 
 logger = logging.getLogger("tradewire.asgi")
@@ -119,21 +120,41 @@ class MessageEndpoint:
         event = await receive()
         if event["type"] != "websocket.connect":
             return
-        client = _client(scope)
+        offered: EdgeOutlet | None = (scope.get("extensions") or {}).get(EXTENSION)
+        if offered is None:
+            send = specified(send)
         # The peer may be gone before its answer: OSError by the ASGI specification.
         with suppress(OSError):
-            try:
-                wire, principal = self._admit(dict(scope), bot)
-            except HandshakeRefused as refusal:
-                self._refused[str(refusal.status)] += 1
-                logger.info("refused %s with %d: %s", client, refusal.status, refusal)
-                await refuse(dict(scope), send, refusal)
-                return
-            accept: dict[str, Any] = {"type": "websocket.accept"}
-            if wire is not Wire.FREQTRADE:
-                accept["subprotocol"] = str(wire)
-            await send(accept)
-            await self._live(_outlet(scope, send), wire, principal, scope, receive)
+            admitted = await self._handshake(scope, send, bot)
+            if admitted is not None:
+                outlet, receive = self._writing_side(offered, receive, send)
+                await self._live(outlet, *admitted, scope, receive)
+
+    async def _handshake(self, scope: Scope, send: Send, bot: str | None) -> tuple[Wire, Principal] | None:
+        client = _client(scope)
+        try:
+            wire, principal = self._admit(dict(scope), bot)
+        except HandshakeRefused as refusal:
+            self._refused[str(refusal.status)] += 1
+            logger.info("refused %s with %d: %s", client, refusal.status, refusal)
+            await refuse(dict(scope), send, refusal)
+            return None
+        accept: dict[str, Any] = {"type": "websocket.accept"}
+        if wire is not Wire.FREQTRADE:
+            accept["subprotocol"] = str(wire)
+        await send(accept)
+        return wire, principal
+
+    def _writing_side(
+        self, offered: EdgeOutlet | None, receive: Receive, send: Send
+    ) -> tuple[EdgeOutlet, Receive]:
+        """The outlet, and the `receive` that goes with it."""
+        if offered is not None:
+            return offered, receive
+        limits = self._node.limits
+        silence_s = (limits.heartbeat_ms + limits.pong_timeout_ms) / 1000
+        outlet = FallbackOutlet(send, receive, silence_s=silence_s)
+        return outlet, outlet.receive
 
     def _admit(self, scope: dict[str, Any], bot: str | None) -> tuple[Wire, Principal]:
         try:
@@ -182,7 +203,7 @@ class MessageEndpoint:
         except _Fault as fault:
             self._end(outlet, fault.code, str(fault), client)
         except asyncio.CancelledError:
-            outlet.close(CloseCode.SERVICE_RESTART, "")
+            outlet.close(CloseCode.SERVICE_RESTART, RESTART_REASON)
             raise
         except Exception as error:
             _log_internal(f"connection of {client}", error)
@@ -201,6 +222,9 @@ class MessageEndpoint:
         while not outlet.closed:
             event = await receive()
             if event["type"] != "websocket.receive":
+                if self._node.draining:
+                    # A server that ends may say so before the client knows (granian); it then still sends a Close.
+                    outlet.close(CloseCode.SERVICE_RESTART, RESTART_REASON)
                 return
             self._messages += 1
             begun = now()
@@ -225,6 +249,8 @@ class MessageEndpoint:
         text = event.get("text")
         payload: str | bytes = text if text is not None else event["bytes"]
         if session.attached:
+            # Servers of others may have a larger bound, or none.
+            _check_size(payload, limit + RESULT_BYTES)
             awaited = functools.partial(self._node.awaits, session)
             result = read_result(codec.wire, payload, awaited)
             if result is not None:
@@ -249,9 +275,16 @@ def _publishes(wire: Wire, principal: Principal) -> bool:
     return wire is not Wire.FREQTRADE and bool(principal.publishes)
 
 
+def _check_size(payload: str | bytes, limit: int) -> None:
+    size = len(payload)
+    if isinstance(payload, str) and not payload.isascii():
+        size = len(payload.encode(errors="surrogatepass"))
+    if size > limit:
+        raise _Fault(CloseCode.MESSAGE_TOO_BIG, f"expected at most {limit} bytes, got {size}")
+
+
 def _decode(codec: Codec, payload: str | bytes, limit: int) -> dict[str, Any]:
-    if len(payload) > limit:
-        raise _Fault(CloseCode.MESSAGE_TOO_BIG, f"expected at most {limit} bytes, got {len(payload)}")
+    _check_size(payload, limit)
     try:
         return codec.decode(payload)
     except NotAMessage as error:
@@ -261,11 +294,6 @@ def _decode(codec: Codec, payload: str | bytes, limit: int) -> dict[str, Any]:
         raise _Fault(error.close_code, str(error)) from None
     except ProtocolError as error:
         raise _Fault(error.close_code, str(error)) from None
-
-
-def _outlet(scope: Scope, send: Send) -> EdgeOutlet:
-    offered: EdgeOutlet | None = (scope.get("extensions") or {}).get(EXTENSION)
-    return offered if offered is not None else FallbackOutlet(send)
 
 
 def _client(scope: Scope) -> str:

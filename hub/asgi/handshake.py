@@ -11,7 +11,9 @@ from typing import Any
 
 from starlette.types import Send
 
+from hub.asgi.fallback import put_close
 from hub.auth.authenticator import Authenticator
+from hub.protocol.close_codes import CloseCode
 from hub.protocol.codec import SUBPROTOCOLS, Wire
 from hub.protocol.errors import HandshakeRefused
 from hub.protocol.principal import Principal
@@ -58,10 +60,17 @@ def authenticate(scope: dict[str, Any], authenticator: Authenticator) -> tuple[W
 async def refuse(scope: dict[str, Any], send: Send, refusal: HandshakeRefused) -> None:
     """Answer over HTTP: 403 with an empty body (freqtrade's), else one line of text, and Retry-After if there is one.
 
-    A server without the `websocket.http.response` extension turns the close into a 403 of its own.
+    A server without the `websocket.http.response` extension (daphne) turns the close into a 403 of its own. To a v2 client that
+    says stop, so one that is to come again is accepted there and closed with 1013. freqtrade's comes again after a 403 too.
     """
     if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        wire = _wire_of(scope)
+        if wire is None or not (refusal.status == 429 or refusal.status >= 500):
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
+        await send({"type": "websocket.accept", "subprotocol": wire})
+        after_ms = 1000 * (refusal.retry_after or 1)
+        await put_close(send, CloseCode.TRY_AGAIN_LATER, f"retry_after_ms={after_ms}")
         return
     body = b"" if refusal.status == _FORBIDDEN else f"{refusal}\n".encode()
     headers = [
@@ -73,3 +82,8 @@ async def refuse(scope: dict[str, Any], send: Send, refusal: HandshakeRefused) -
         headers.append((b"retry-after", b"%d" % refusal.retry_after))
     await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+
+
+def _wire_of(scope: dict[str, Any]) -> str | None:
+    """The v2 wire that the client would get."""
+    return next((name for name in scope.get("subprotocols") or () if name in SUBPROTOCOLS), None)

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from hub.asgi.descriptors import MAX_WAITING, Waiting
-from hub.asgi.unsent import PIECE_BYTES, Unsent
+from hub.asgi.unsent import PIECE_BYTES, STALL_S, Unsent
 
 __all__ = ["HEADER_BYTES", "PreparedHTTPProtocol", "waiting_of"]
 
@@ -27,7 +27,6 @@ HEADER_BYTES = 16 * 1024
 HEADER_COUNT = 100
 HEADER_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
-STALL_S = 30.0
 _ENDS = b'{"detail":"The hub is shutting down."}'
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["PIECE_BYTES", "UNSENT_BYTES", "Unsent"]
+__all__ = ["PIECE_BYTES", "STALL_S", "UNSENT_BYTES", "Unsent"]
 
 PIECE_BYTES = 65_536
+STALL_S = 30.0
+"""For a client to take a piece."""
+
 UNSENT_BYTES = 268_435_456
 
 

@@ -6,6 +6,7 @@ arrive in that query.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,10 @@ LOGGERS = (
     "uvicorn.asgi",
     "websockets",
     "websockets.server",
+    "hypercorn.access",
+    "hypercorn.error",
+    "granian.access",
+    "_granian",
 )
 """The loggers, root first, that print what clients send."""
 
@@ -88,7 +93,13 @@ class Redaction(logging.Filter):
 
 def _cleaned(args: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(args, Mapping):
-        return {key: _cleaned_one(value, clean) for key, value in args.items()}
+        changed = {key: new for key, old in args.items() if (new := _cleaned_one(old, clean)) is not old}
+        if not changed or not isinstance(args, dict):
+            return {**args, **changed}
+        # Of its own class: hypercorn's has an answer for names that are not in it.
+        cleaned = copy.copy(args)
+        cleaned.update(changed)
+        return cleaned
     if isinstance(args, tuple):
         return tuple(_cleaned_one(value, clean) for value in args)
     return args

@@ -31,7 +31,7 @@ from hub.config.sections import (
     Slow,
     Throttle,
 )
-from hub.config.strength import is_guessable, is_loopback
+from hub.config.strength import check_open, is_guessable, is_loopback
 
 __all__ = [
     "ApiServer",
@@ -47,6 +47,7 @@ __all__ = [
     "Slow",
     "Throttle",
     "Upstream",
+    "check_open",
     "describe",
     "is_guessable",
     "is_loopback",

@@ -10,7 +10,7 @@ from hub.config.secret import MIN_SECRET_BYTES, Secret
 from hub.config.sections import Config, client_tokens
 from hub.protocol.errors import ConfigError
 
-__all__ = ["check_strength", "is_guessable", "is_loopback"]
+__all__ = ["check_open", "check_strength", "is_guessable", "is_loopback"]
 
 MIN_PASSWORD_CHARACTERS = 12
 
@@ -71,6 +71,16 @@ def check_strength(config: Config, warn: Warn) -> None:
         raise ConfigError(key, f"expected {expected}, since hub.trusted_proxies lets other machines in")
     keys = ", ".join(key for key, _ in weak)
     warn(f"{keys}: too short or publicly known; good enough for {address}, refused on any other address")
+
+
+def check_open(config: Config) -> None:
+    """Refuses weak credentials wherever it listens.
+
+    Raises:
+        ConfigError: names the first weak one.
+    """
+    for key, expected in _weak(config):
+        raise ConfigError(key, f"expected {expected}, since a server of others may be open to other machines")
 
 
 def _weak(config: Config) -> Iterator[tuple[str, str]]:

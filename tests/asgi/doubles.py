@@ -242,6 +242,8 @@ class RecordingListener:
 class Limits:
     message: int = 1024 * 1024
     requests_per_s: int = 50
+    heartbeat_ms: int = 15_000
+    pong_timeout_ms: int = 10_000
 
 
 @dataclass
@@ -257,6 +259,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.limits = Limits()
+        self.draining = False
         self.refusal: HandshakeRefused | None = None
         self.calls: list[str] = []
         self.received: list[dict[str, Any]] = []
@@ -381,8 +384,13 @@ class AsgiSocket:
 
     async def __aenter__(self) -> AsgiSocket:
         self._in.put_nowait({"type": "websocket.connect"})
-        self._task = asyncio.create_task(self._app(self.scope, self._in.get, self._out.put))
+        self._task = asyncio.create_task(self._app(self.scope, self._in.get, self._put))
         return self
+
+    async def _put(self, message: Any) -> None:
+        self._out.put_nowait(message)
+        if message["type"] == "websocket.close":
+            self._in.put_nowait({"type": "websocket.disconnect", "code": message["code"]})
 
     async def __aexit__(self, *_: object) -> None:
         self._in.put_nowait({"type": "websocket.disconnect", "code": 1000})

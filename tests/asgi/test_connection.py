@@ -384,7 +384,7 @@ async def test_cancellation_disconnects_and_closes_1012() -> None:
     for task in list(peer.state.tasks):
         task.cancel()
     await peer.loop.settle()
-    assert peer.taken() == close_frame(1012)
+    assert peer.taken() == close_frame(1012, "retry_after_ms=1000")
     assert edge.node.calls.count("disconnect") == 1
     await peer.lose()
 
