@@ -56,6 +56,7 @@ from hub.protocol.subscription import HUB_TOPICS
 __all__ = ["Client", "Consumer"]
 
 _LOG = logging.getLogger(__name__)
+FRAMES_A_TURN = 64
 
 Callback = Callable[[Delivery], Awaitable[None] | None]
 
@@ -267,8 +268,20 @@ class Client:
             payload = await keepalive.receive(due, heartbeat_s=heartbeat_s)
             if payload is not None:
                 await self._receive(payload, keepalive, wire, receiver)
+                await self._receive_ready(keepalive, wire, receiver)
             if due is not None and loop.time() >= due:
                 await self._do(receiver.tick(loop.time()), 0, keepalive, wire)
+
+    async def _receive_ready(
+        self, keepalive: Keepalive, wire: Wire, receiver: HubState | LegacyState
+    ) -> None:
+        """What came with it; who reads the deliveries is to have a turn too."""
+        for _ in range(FRAMES_A_TURN):
+            payload = keepalive.connection.ready()
+            if payload is None:
+                return
+            await self._receive(payload, keepalive, wire, receiver)
+        await asyncio.sleep(0)
 
     async def _receive(
         self, payload: str | bytes, keepalive: Keepalive, wire: Wire, receiver: HubState | LegacyState
@@ -283,8 +296,17 @@ class Client:
             if self._counts["undecodable"] == 1:
                 _LOG.warning("%s: a frame cannot be read, skipped: %s", self._endpoint, error)
             return
-        now = asyncio.get_running_loop().time()
-        await self._do(receiver.receive(message, len(payload), now), len(payload), keepalive, wire)
+        size, now = len(payload), asyncio.get_running_loop().time()
+        step = receiver.receive(message, size, now)
+        if len(step.deliveries) != 1 or step.more or self._inbox.full or not self._plain(step.deliveries[0]):
+            await self._do(step, size, keepalive, wire)
+            return
+        self._inbox.put(step.deliveries[0], weight(step.deliveries[0], size))
+        self._counts["deliveries"] += 1
+
+    def _plain(self, delivery: Delivery) -> bool:
+        """Whether it is only to be delivered."""
+        return delivery.topic != "connected" and not isinstance(delivery.message, Advanced | Repeated)
 
     async def _do(self, step: Step, size: int, keepalive: Keepalive, wire: Wire) -> None:
         """What a receiver wants done. Deliveries are made also when the connection is gone."""

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol, cast
 
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -28,6 +28,7 @@ from websockets.exceptions import (
 
 from consumer.config import DEFAULT_PATH, ProducerConfig
 from consumer.errors import ConfigError, ConnectionFailed, HandshakeFailed, HubRefused, Unauthorized
+from consumer.listening import Listening
 from hub.protocol.codec import Wire
 
 __all__ = [
@@ -157,6 +158,9 @@ class Connection(Protocol):
     async def receive(self) -> str | bytes:
         """The next frame: str of a text frame, bytes of a binary one."""
 
+    def ready(self) -> str | bytes | None:
+        """The next frame, if it has come already."""
+
     async def send(self, payload: bytes, *, text: bool) -> None:
         """Send one frame; waits while the peer does not read."""
 
@@ -181,18 +185,8 @@ class _NoRedirects(connect):
         return exc
 
 
-class _Listening(ClientConnection):
-    """Notes when bytes come: on a slow link a message takes longer than a peer may be silent."""
-
-    heard_at = 0.0
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = self.loop.time()
-        super().data_received(data)
-
-
 class _Websocket:
-    def __init__(self, websocket: _Listening) -> None:
+    def __init__(self, websocket: Listening) -> None:
         self._websocket = websocket
 
     @property
@@ -209,9 +203,12 @@ class _Websocket:
 
     async def receive(self) -> str | bytes:
         try:
-            return await self._websocket.recv()
+            return await self._websocket.next()
         except ConnectionClosed as error:
             raise _closed(error) from None
+
+    def ready(self) -> str | bytes | None:
+        return self._websocket.take()
 
     async def send(self, payload: bytes, *, text: bool) -> None:
         try:
@@ -282,7 +279,7 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
             ping_interval=None,
             max_size=max_size,
             max_queue=QUEUED_FRAMES,
-            create_connection=_Listening,
+            create_connection=Listening,
             logger=_QUIET,
             **direct,
         )
@@ -300,7 +297,7 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
         raise ConnectionFailed(f"{endpoint}: cannot connect: {connect_reason(error)}") from None
     except ValueError as error:
         raise ConfigError("ws_token", f"cannot be sent to {endpoint}: {_plainly(error, endpoint)}") from None
-    return _Websocket(cast(_Listening, websocket))
+    return _Websocket(cast(Listening, websocket))
 
 
 class Keepalive:

@@ -162,10 +162,14 @@ class Revisions:
     @property
     def deadline(self) -> float | None:
         """When `due` has something."""
+        if not self._asks:
+            return None
         return min((ask.at for ask in self._asks.values()), default=None)
 
     def due(self, now: float) -> list[WireKey]:
         """Keys to ask for now."""
+        if not self._asks:
+            return []
         due = [key for key, ask in self._asks.items() if ask.at <= now]
         for key in due:
             ask = self._asks[key]

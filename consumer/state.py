@@ -169,6 +169,8 @@ class HubState:
             return False
         stream = (message.bot, message.type)
         verdict, loss = self.positions.message(message.epoch, stream, message.offset, message.prev)
+        if verdict is Verdict.ACT and loss is None:
+            return True
         return self._judged(verdict, loss, step, f"{message.bot} {message.type} {message.offset}")
 
     def _judged(self, verdict: Verdict, loss: Loss | None, step: Step, what: str) -> bool:
@@ -501,6 +503,8 @@ class HubState:
         if not self.subscribed or step.close is not None:
             return
         due = self.revisions.due(now)
+        if not due:
+            return
         for start in range(0, len(due), MAX_KEYS_A_REQUEST):
             keys = due[start : start + MAX_KEYS_A_REQUEST]
             number = self._id()

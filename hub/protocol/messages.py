@@ -327,8 +327,9 @@ STATE_TOPICS = frozenset(t for t, cls in REGISTRY.items() if cls.delivery is Del
 # On v2 and in the canonical payload, `data` of these is freqtrade's `data`, not the flat fields.
 BARE_DATA = frozenset({"whitelist", "new_candle"})
 
+_EXTRA = "(extra)"
 _FIELDS: Mapping[str, frozenset[str]] = {
-    topic: frozenset(f.encode_name for f in msgspec.structs.fields(cls)) - {"(extra)"}
+    topic: frozenset(f.encode_name for f in msgspec.structs.fields(cls)) - {_EXTRA}
     for topic, cls in REGISTRY.items()
 }
 
@@ -376,11 +377,13 @@ def view(topic: str, data: Any) -> Message:
     if not isinstance(data, Mapping):
         raise BadMessage(f"{topic}: expected a map of fields, got {type(data).__name__}")
     known = _FIELDS[topic]
-    extra = {name: value for name, value in data.items() if name not in known}
+    more = data.keys() - known
+    # A struct takes no notice of what it does not know, but for the name under which it keeps that.
+    fields = {name: data[name] for name in data.keys() & known} if _EXTRA in more else data
     try:
-        message = msgspec.convert({k: v for k, v in data.items() if k in known} if extra else data, cls)
+        message = msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
         raise BadMessage(f"{topic}: {error}") from None
-    if extra:
-        msgspec.structs.force_setattr(message, "extra", extra)
+    if more:
+        msgspec.structs.force_setattr(message, "extra", {name: data[name] for name in data if name in more})
     return message

@@ -100,6 +100,14 @@ class FakeConnection:
         if isinstance(message, Closed):
             self._incoming.put_nowait(message)
             raise message
+        return self._payload(message)
+
+    def ready(self) -> str | bytes | None:
+        if self._incoming.empty() or isinstance(self._incoming._queue[0], Closed):  # type: ignore[attr-defined]
+            return None
+        return self._payload(self._incoming.get_nowait())
+
+    def _payload(self, message: Any) -> str | bytes:
         if isinstance(message, str | bytes):
             return message
         payload = CODECS[self.wire].encode(message)

@@ -94,7 +94,6 @@ def test_bad_json(wire: Wire, text: str) -> None:
         b"\xdd\xff\xff\xff\xff",
         b"\xdf\xff\xff\xff\xff",
         b"\xc6\xff\xff\xff\xff",
-        msgpack.packb({1: 2}),
         msgpack.packb({"type": "x"}) + b"\x01",
         b"\x81\xa4type\xd5\xff\x00\x00",
     ],
@@ -102,6 +101,11 @@ def test_bad_json(wire: Wire, text: str) -> None:
 def test_bad_msgpack(payload: bytes) -> None:
     with pytest.raises(Undecodable, match="not valid msgpack"):
         CODECS[Wire.MSGPACK].decode(payload)
+
+
+def test_a_map_with_other_keys_than_strings_is_no_message() -> None:
+    with pytest.raises(NotAMessage, match="type"):
+        CODECS[Wire.MSGPACK].decode(msgpack.packb({1: 2}))
 
 
 def test_deep_nesting_decodes_or_is_refused_but_never_ends_the_process() -> None:

@@ -203,6 +203,16 @@ class ClientEnd:
             self._end(item)
             self._link.up.end(None)
             raise item
+        return self._read(item)
+
+    def ready(self) -> str | bytes | None:
+        if not self._came or isinstance(self._came[0], Closed):
+            return None
+        item = self._came.popleft()
+        assert isinstance(item, bytes)
+        return self._read(item)
+
+    def _read(self, item: bytes) -> str | bytes:
         self.unread_bytes -= len(item)
         self._link.hub_end.pump()
         return item.decode() if CODECS[self._link.wire].text else item
