@@ -49,7 +49,7 @@ from hub.protocol.codec import CODECS, Wire
 from hub.protocol.envelope import Position
 from hub.protocol.errors import ProtocolError
 from hub.protocol.known import Known
-from hub.protocol.localbot import Advanced, Delivery, Disconnected, Repeated
+from hub.protocol.localbot import Advanced, Connected, Delivery, Disconnected, Repeated
 from hub.protocol.messages import TOPICS
 from hub.protocol.subscription import HUB_TOPICS
 
@@ -57,6 +57,7 @@ __all__ = ["Client", "Consumer"]
 
 _LOG = logging.getLogger(__name__)
 FRAMES_A_TURN = 64
+_NOT_PLAIN = frozenset({Connected, Advanced, Repeated})
 
 Callback = Callable[[Delivery], Awaitable[None] | None]
 
@@ -296,17 +297,19 @@ class Client:
             if self._counts["undecodable"] == 1:
                 _LOG.warning("%s: a frame cannot be read, skipped: %s", self._endpoint, error)
             return
-        size, now = len(payload), asyncio.get_running_loop().time()
-        step = receiver.receive(message, size, now)
-        if len(step.deliveries) != 1 or step.more or self._inbox.full or not self._plain(step.deliveries[0]):
+        size = len(payload)
+        step = receiver.receive(message, size, asyncio.get_running_loop().time())
+        if step.requests or step.close is not None or step.refused is not None or self._inbox.full:
             await self._do(step, size, keepalive, wire)
             return
-        self._inbox.put(step.deliveries[0], weight(step.deliveries[0], size))
-        self._counts["deliveries"] += 1
-
-    def _plain(self, delivery: Delivery) -> bool:
-        """Whether it is only to be delivered."""
-        return delivery.topic != "connected" and not isinstance(delivery.message, Advanced | Repeated)
+        for delivery in step.deliveries:
+            # All else needs nothing but room.
+            if type(delivery.message) in _NOT_PLAIN:
+                await self._do(step, size, keepalive, wire)
+                return
+        for delivery in step.deliveries:
+            self._inbox.put(delivery, weight(delivery, size))
+            self._counts["deliveries"] += 1
 
     async def _do(self, step: Step, size: int, keepalive: Keepalive, wire: Wire) -> None:
         """What a receiver wants done. Deliveries are made also when the connection is gone."""

@@ -22,7 +22,7 @@ _OVERHEAD_BYTES = 600
 def weight(delivery: Delivery, size: int) -> int:
     """Bytes that a delivery takes in memory, about; `size` is that of the frame it came in."""
     message = delivery.message
-    if isinstance(message, AnalyzedDf) and isinstance(message.df, Columns):
+    if type(message) is AnalyzedDf and isinstance(message.df, Columns):
         return message.df.nbytes + _OVERHEAD_BYTES
     # A decoded map takes about four times the bytes of its text.
     return 4 * size + _OVERHEAD_BYTES
@@ -54,9 +54,11 @@ class Inbox:
         """Add a delivery; call `room` first."""
         self._items.append((delivery, nbytes))
         self.bytes += nbytes
-        self.peak_bytes = max(self.peak_bytes, self.bytes)
-        self._some.set()
-        if self.full:
+        if self.bytes > self.peak_bytes:
+            self.peak_bytes = self.bytes
+        if not self._some.is_set():
+            self._some.set()
+        if self.bytes >= self.limit_bytes:
             self._room.clear()
 
     async def room(self, timeout_s: float) -> bool:
@@ -85,7 +87,7 @@ class Inbox:
             await self._some.wait()
         delivery, nbytes = self._items.popleft()
         self.bytes -= nbytes
-        if not self.full:
+        if self.bytes < self.limit_bytes and not self._room.is_set():
             self._room.set()
         return delivery
 

@@ -46,10 +46,12 @@ class Recent:
 
     def add(self, digest: str, epoch: str) -> None:
         """A message came; the oldest is forgotten for it."""
-        self._epochs.pop(digest, None)
-        if len(self._epochs) >= REMEMBERED:
-            del self._epochs[next(iter(self._epochs))]
-        self._epochs[digest] = epoch
+        epochs = self._epochs
+        if digest in epochs:
+            del epochs[digest]
+        elif len(epochs) >= REMEMBERED:
+            del epochs[next(iter(epochs))]
+        epochs[digest] = epoch
 
     def repeats(self, digest: str, epoch: str) -> bool:
         """Whether a message of `epoch` came before in another one."""

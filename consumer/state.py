@@ -236,6 +236,7 @@ class HubState:
         if isinstance(typed, Whitelist):
             self._book.set_pairs(message.bot, typed.data)
         key = FrameKey(*message.key[:3]) if message.key is not None and len(message.key) >= 3 else None
+        position = message.position
         step.deliveries.append(
             Delivery(
                 producer=self.producer,
@@ -244,8 +245,8 @@ class HubState:
                 message=typed,
                 ts_ms=message.ts,
                 key=key,
-                position=message.position,
-                base=self._base(message),
+                position=position,
+                base=self.positions.base if position is not None else None,
                 mid=message.mid,
                 digest=digest,
                 snapshot=message.rev is not None and message.rev.prev == 0,
@@ -565,7 +566,7 @@ def _candle_complete(data: Any) -> CandleComplete:
 
 def _digest(message: Broadcast) -> str | None:
     """Of what has a place in the ledger and a name."""
-    if message.mid is None or message.position is None:
+    if message.mid is None or message.epoch is None or message.offset is None:
         return None
     return fingerprint(message.bot, message.type, message.mid, message.data)
 

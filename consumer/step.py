@@ -24,11 +24,6 @@ class Step:
     close: tuple[int, str] | None = None
     refused: ConsumerError | None = None
 
-    @property
-    def more(self) -> bool:
-        """Whether there is more to do than to deliver."""
-        return bool(self.requests) or self.close is not None or self.refused is not None
-
 
 class Receiver(Protocol):
     """The sans-I/O side of one producer. It outlives connections; `now` is a monotonic time in s."""

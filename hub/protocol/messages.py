@@ -374,7 +374,7 @@ def view(topic: str, data: Any) -> Message:
         return GenericMessage(name=topic, data=data)
     if topic in BARE_DATA:
         data = {"data": data}
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise BadMessage(f"{topic}: expected a map of fields, got {type(data).__name__}")
     known = _FIELDS[topic]
     more = data.keys() - known
