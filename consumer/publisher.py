@@ -302,6 +302,10 @@ class Publisher:
     # --- into the outbox
 
     async def _put(self, publication: Publication) -> list[tuple[_Message, asyncio.Future[Ack]]]:
+        if self._task is None and not self._closed:
+            raise ConnectionFailed(
+                f"{self._endpoint}: the publisher is not open: publish within `async with`"
+            )
         parts = self._parts(publication)
         async with self._order:
             return [await self._enqueue(part) for part in parts]

@@ -137,6 +137,10 @@ def parse_want(want: Any) -> tuple[tuple[Item, ...], list[str]]:
 def _item(raw: Any, path: str) -> Item:
     if not isinstance(raw, Mapping):
         raise BadFilter(f"{path}: expected a map")
+    if raw.get("topics") in ("*", ["*"]):
+        raise BadFilter(
+            f'{path}.topics: expected topics by name, such as "entry_fill"; there is no "*" for them'
+        )
     topics = names_of(raw.get("topics"), f"{path}.topics")
     if topics is None:
         raise BadFilter(f"{path}.topics: expected a list of topics")
@@ -220,6 +224,8 @@ def names_of(value: Any, path: str) -> frozenset[str] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise BadFilter(f'{path}: expected "*" or a list of names')
+    if "*" in value:
+        raise BadFilter(f'{path}: "*" is no name; for all of them it stands in place of the list')
     if len(value) > MAX_NAMES:
         raise BadFilter(f"{path}: expected at most {MAX_NAMES} names, got {len(value)}")
     return frozenset(value)

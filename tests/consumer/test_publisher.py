@@ -95,6 +95,14 @@ def fills(n: int) -> list[Publication]:
 
 
 @virtual
+async def test_a_publisher_that_is_not_open_says_so() -> None:
+    p = publisher(FakeDial())
+    for publishing in (p.publish("a", "entry_fill", FILL), p.submit(fills(1)[0]), p.publish_many(fills(1))):
+        with pytest.raises(ConnectionFailed, match="the publisher is not open: publish within `async with`"):
+            await publishing
+
+
+@virtual
 async def test_a_fill_is_acknowledged_with_its_position() -> None:
     hub = Hub()
     async with publisher(FakeDial(hub.connection())) as p:
