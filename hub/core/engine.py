@@ -640,9 +640,10 @@ class Core:
         for _, entry in sorted(owed, key=lambda pair: pair[0]):
             if size >= limit:
                 break
+            saved = self.deflater.saved_bytes
             prepared = self._frame_for(group, entry.frame(group.wire))
             frames.append(prepared)
-            size += len(prepared)
+            size += len(prepared) + self.deflater.saved_bytes - saved
             cursor.events[entry.stream] = cursor.events.get(entry.stream, 1) + 1
         else:
             cursor.events_seen = self.events.count
@@ -660,8 +661,8 @@ class Core:
     def _state(
         self, group: Group, cursor: Cursor, session: Session | None, frames: list[bytes], limit: int
     ) -> int:
-        size = 0
-        while size < limit:
+        size, began = 0, self.deflater.saved_bytes
+        while size + self.deflater.saved_bytes - began < limit:
             if cursor.sending is not None:
                 part = next(cursor.sending[2], None)
                 if part is None:
@@ -676,7 +677,7 @@ class Core:
                 size += self._send_key(group, cursor, session, key, cursor.due.pop(key), frames)
             else:
                 break
-        return size
+        return size + self.deflater.saved_bytes - began
 
     def _send_key(
         self,
@@ -767,8 +768,8 @@ class Core:
             _abandon_snapshots(holder)
 
     def _serve_requests(self, session: Session, frames: list[bytes], limit: int) -> None:
-        size = 0
-        while session.requests and size < limit:
+        size, began = 0, self.deflater.saved_bytes
+        while session.requests and size + self.deflater.saved_bytes - began < limit:
             request = session.requests[0]
             if request.parts is None:
                 self._bound_held(session)

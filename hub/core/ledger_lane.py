@@ -2,7 +2,8 @@
 
 One cursor serves both, so a replay joins live without a gap or a duplicate: what is in memory comes from the tail, what
 is below it from a page, and the slots of a page are checked to be contiguous before any is sent. Groups at the same place share
-what they are sent (hub.core.runs), and so do sessions that replay the same (hub.core.page_runs). What cannot be sent is told as a
+what they are sent (hub.core.runs), and so do sessions that replay the same (hub.core.page_runs). What is deflated for a cursor
+counts as the plain bytes that it was made of (hub.core.deflate). What cannot be sent is told as a
 gap, behind a position that claims all before it, so that a client takes no more for lost than is. Claims: hub.core.positions.
 """
 
@@ -68,10 +69,11 @@ class LedgerLane:
             claim_at = cursor.claimed + positions.CLAIM_OFFSETS
             run = self.runs.at(cursor.ledger, claim_at, (group.wire, group.deflates), limit)
             cursor.ledger = run.next
+            saved = self._deflater.saved_bytes
             joined = run.joined(group.wants, cursor.heads)
             if joined:
                 frames.append(joined)
-                size += len(joined)
+                size += len(joined) + self._deflater.saved_bytes - saved
             if run.next > claim_at:
                 size += self.claim(group, cursor, frames, now)
         return size
@@ -90,10 +92,11 @@ class LedgerLane:
             if run.next <= cursor.claimed + positions.CLAIM_OFFSETS:
                 session.page = ()
                 cursor.ledger = run.next
+                saved = self._deflater.saved_bytes
                 joined = run.joined(group.wants, cursor.heads)
                 if joined:
                     frames.append(joined)
-                return size + len(joined)
+                return size + len(joined) + self._deflater.saved_bytes - saved
         return size + self._pass(group, cursor, _readable(page), frames, limit - size, now)
 
     def _pass(
@@ -116,7 +119,9 @@ class LedgerLane:
                 heads[stream] = offset
                 prepared = entry.frame(wire)
                 if group.deflates:
+                    saved = self._deflater.saved_bytes
                     prepared = self._deflater.frame(prepared)
+                    size += self._deflater.saved_bytes - saved
                 frames.append(prepared)
                 size += len(prepared)
             if offset >= claim_at:

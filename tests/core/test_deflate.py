@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hub.core import deflate
 from hub.core.deflate import Deflater
 from hub.core.session import Session
 from hub.protocol.codec import Wire, frame, payload_of
+from hub.protocol.messages import FrameKey
 from hub.protocol.principal import Principal
 from tests.core.doubles import Rig, rows
 from tests.core.model import decode, frames_of
@@ -68,6 +70,16 @@ def test_a_large_message_is_left_and_a_large_part_is_deflated_in_slices() -> Non
     assert next(part for part in other if part) is steps[-1]
     assert [*deflater.spread(iter([plain]))] == [steps[-1]]
     assert deflater.frames == 1
+
+
+def test_a_large_part_that_is_asked_for_again_stays() -> None:
+    large = text(200_000)
+    deflater = Deflater(100, 230_000)
+    [made] = [part for part in deflater.spread(iter([large])) if part]
+    for i in range(20):
+        deflater.frame(text(4000 + 9 * i))
+        assert [*deflater.spread(iter([large]))] == [made]
+    assert deflater.frames == 21
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -139,6 +151,41 @@ def test_it_is_deflated_once_for_many_groups_and_for_who_falls_behind(
     assert shared[0] == shared[1] == alone
     assert rig.core.deflater.frames == 1
     assert rig.core.statistics()["deflate_saved_bytes"] > 2000
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("kind", ["fill", "event", "frame", "request"])
+def test_a_turn_deflates_no_more_than_it_would_send_plain(kind: str, alone: bool) -> None:
+    limit, size = 64 * 1024, 20_000
+    rig = Rig(deflate_min_bytes=200, event_bytes_per_bot=8 << 20)
+    # Frames without pauses of their own.
+    wide = {f"c{i}": np.full(90, 1.25) for i in range(30)}
+    wire = Wire.JSON if kind == "frame" else Wire.FREQTRADE
+    _, session = pair(rig, wire, "entry_fill", "status", *["analyzed_df"] * (kind != "request"))
+    if alone or kind == "request":
+        rig.core.fall_behind(session)
+    for i in range(40):
+        if kind == "fill":
+            rig.fill(pad=size)
+        elif kind == "event":
+            rig.event(pad=size)
+        else:
+            rig.frame(rows(1, 90, **wide), key=FrameKey(f"P{i}/USDT", "5m", "spot"))
+            if kind == "request":
+                rig.ask(session, "analyzed_df", {"limit": 90, "pair": f"P{i}/USDT"})
+    deflater = rig.core.deflater
+    assert deflater.frames == 0
+    for _ in range(80):
+        saved = deflater.saved_bytes
+        if session.hot:
+            assert session.group is not None
+            pieces, _ = rig.core.collect(session.group, limit, rig.now)
+        else:
+            pieces = rig.core.pull(session, limit, rig.now).frames
+        # One message may go beyond.
+        assert sum(map(len, pieces)) + deflater.saved_bytes - saved < limit + 25_000
+    assert deflater.frames == 40
+    assert deflater.saved_bytes > 4 * limit
 
 
 def test_a_freqtrade_client_that_asks_for_a_frame_gets_it_deflated() -> None:
