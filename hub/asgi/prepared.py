@@ -23,6 +23,7 @@ Invariants
   Only while it is true do bytes go to the transport, Pongs included.
 - While messages of one turn wait in `queue` nothing more is parsed, and reading is paused as soon as more arrives. So `queue`
   holds at most what one read brought and the message that it completed, and `_unread` one read; `unread_bytes` counts both.
+  Where messages are inflated, it is what two pieces brought: two of the largest messages.
 - Before the upgrade nothing is parsed but the request, and `_unread` waits.
 - A Pong that cannot be written now is kept until it can, the newest only (RFC 6455 section 5.5.3 allows it).
 - From the first Close on `close_timer` is set: that is also how uvicorn's `run_asgi` knows to leave the transport alone.
@@ -332,8 +333,9 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self._turn_due = False
         self._frames_handled = 0
         size = PIECE_BYTES
+        # Little may be inflated to much, a thousandfold: a piece must not hold many messages.
+        large = PIECE_BYTES if self.conn.extensions else LARGE_PIECE_BYTES
         goes = self._takes()
-        # Little may have been inflated to much.
         while (
             goes
             and self._unread
@@ -344,7 +346,7 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
             del self._unread[:size]
             before = self._frames_handled
             self._feed(piece)
-            size = LARGE_PIECE_BYTES if self._frames_handled == before else PIECE_BYTES
+            size = large if self._frames_handled == before else PIECE_BYTES
             goes = self._parses()
         self._regulate()
 
