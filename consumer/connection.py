@@ -67,7 +67,7 @@ class Closed(ConnectionFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a peer listens, and the token for it. `str()` is the URL without the token."""
+    """Where a peer listens, and the token for it. `str()` is the URL without the token. `compression`: offer permessage-deflate."""
 
     host: str
     port: int = 8080
@@ -75,6 +75,7 @@ class Endpoint:
     path: str = DEFAULT_PATH
     token: str = field(default="", repr=False)
     ca_file: str | None = None
+    compression: bool = False
 
     @classmethod
     def of(cls, producer: ProducerConfig) -> Endpoint:
@@ -86,6 +87,7 @@ class Endpoint:
             path=producer.path,
             token=producer.ws_token,
             ca_file=producer.ca_file,
+            compression=producer.compression,
         )
 
     @classmethod
@@ -255,7 +257,8 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
     """Open a websocket and complete its handshake within 10 s.
 
     On a v2 wire the token goes into the Authorization header, on freqtrade's into the query, as each wants it. Proxies of the
-    environment are used, but never to this machine. No redirects, no compression, no keepalive of the library's own.
+    environment are used, but never to this machine. No redirects, no keepalive of the library's own, and
+    compression where the endpoint says so: a message may then have `max_size` bytes when it is inflated.
 
     Raises:
         ConnectionFailed: not reachable. HandshakeFailed: an HTTP status that may change. Unauthorized: 401 or 403.
@@ -273,7 +276,7 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
             subprotocols=None if legacy else [websockets.Subprotocol(wire.value)],
             additional_headers=None if legacy else {"Authorization": f"Bearer {endpoint.token}"},
             user_agent_header=f"tradewire-consumer/{software_version()}",
-            compression=None,
+            compression="deflate" if endpoint.compression else None,
             open_timeout=OPEN_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
             ping_interval=None,

@@ -1,13 +1,14 @@
 """The websocket that `websockets` connects, whose ordinary messages are cut from the stream here.
 
 The library takes 8 µs for a message, most of it in its parser's generator and between its queue and `recv`; here one takes less
-than 1. It keeps everything else: the handshake, control frames, fragments, the close, and whatever breaks a rule. It is fed whole
-frames only, so its parser stands between two frames whenever one is taken here.
+than 1. It keeps everything else: the handshake, control frames, fragments, deflated messages, the close, and whatever breaks a
+rule. It is fed whole frames only, so its parser stands between two frames whenever one is taken here.
 
 Invariants
 ==========
 1. A message is taken here only while the library stands between two frames and no message in fragments has begun. From the first
-   fragment on (`_through`) all goes through the library, and `next` reads from there once all that was taken before is read.
+   fragment or deflated message on (`_through`) all goes through the library, and `next` reads from there once all that was taken
+   before is read.
 2. `_buffer` begins with a frame that is not complete, of at most the library's `max_size`, beside what one read brought.
 3. Beyond READY_BYTES the socket is not read until all is taken.
 
@@ -177,7 +178,7 @@ class Listening(ClientConnection):
             return whole
         if first in (_TEXT, _BINARY) and buffer[1] <= 127 and length <= self._max_size and not whole:
             return False
-        # Fragments, and what breaks a rule: the library knows them all.
+        # Fragments, what is deflated, and what breaks a rule: the library knows them all.
         self._through = True
         self._give(have)
         return True

@@ -19,7 +19,7 @@ from websockets.http11 import Request, Response
 
 from consumer.client import Client
 from consumer.config import ConsumerConfig, ProducerConfig
-from consumer.connection import Endpoint, dial
+from consumer.connection import Closed, Endpoint, dial
 from consumer.errors import ConnectionFailed, HandshakeFailed, HubRefused, Unauthorized
 from hub.frames.freqtrade import encode_split
 from hub.protocol.codec import Wire
@@ -240,6 +240,50 @@ async def test_a_frame_over_the_limit_is_asked_for_in_smaller_form() -> None:
     reasons = [d.message.reason for d in got if isinstance(d.message, Disconnected)]
     assert len(reasons) == 2
     assert "over message_size_limit (1 MiB); asking for 750 candles next time" in reasons[0]
+
+
+async def test_what_is_deflated_is_read_where_it_was_asked_for() -> None:
+    offers: list[str | None] = []
+
+    async def say(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        offers.append(connection.request.headers.get("Sec-WebSocket-Extensions"))
+        for text in ("small", "large " * 5000, "behind it"):
+            await connection.send(text)
+        assert await connection.recv() == b"answered " * 200
+        await connection.close(1012, "")
+
+    async with serve(say, "127.0.0.1", 0) as server:
+        for compression in (False, True):
+            endpoint = Endpoint(
+                host="127.0.0.1", port=next(iter(server.sockets)).getsockname()[1], compression=compression
+            )
+            connection = await dial(endpoint, Wire.MSGPACK, 1 << 20)
+            assert [await connection.receive() for _ in range(3)] == ["small", "large " * 5000, "behind it"]
+            await connection.send(b"answered " * 200, text=False)
+            with pytest.raises(Closed, match="1012"):
+                await connection.receive()
+    assert offers[0] is None
+    assert "permessage-deflate" in (offers[1] or "")
+
+
+@pytest.mark.parametrize(("size", "code"), [(1 << 20, None), ((1 << 20) + 1, 1009), (100 << 20, 1009)])
+async def test_what_inflates_beyond_the_limit_is_not_read(size: int, code: int | None) -> None:
+    async def say(connection: ServerConnection) -> None:
+        await connection.send(bytes(size))
+        await connection.wait_closed()
+
+    async with serve(say, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        endpoint = Endpoint(host="127.0.0.1", port=port, compression=True)
+        connection = await dial(endpoint, Wire.MSGPACK, 1 << 20)
+        if code is None:
+            assert len(await connection.receive()) == size
+        else:
+            with pytest.raises(Closed) as closed:
+                await connection.receive()
+            assert (closed.value.code, closed.value.local) == (code, True)
+        await connection.close()
 
 
 async def test_no_token_in_any_log(caplog: pytest.LogCaptureFixture) -> None:
