@@ -8,6 +8,7 @@ import re
 import ssl
 import urllib.parse
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,6 +30,7 @@ from websockets.exceptions import (
 from consumer.config import DEFAULT_PATH, ProducerConfig
 from consumer.errors import ConfigError, ConnectionFailed, HandshakeFailed, HubRefused, Unauthorized
 from consumer.listening import Listening
+from consumer.progress import Progress, Taken
 from hub.protocol.codec import Wire
 
 __all__ = [
@@ -47,6 +49,10 @@ __all__ = [
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
+# How often a peer that owes a Pong is looked at within `ping_s`, while something it has to take waits.
+LOOKS = 5
+# Of the silence after which a peer would be pinged: what it hears of this side comes sooner.
+SIGN_SHARE = 2 / 3
 QUEUED_FRAMES = 8
 """Frames that `websockets` may hold unread; with `max_size` this bounds its buffer."""
 
@@ -153,9 +159,8 @@ class Connection(Protocol):
     def heard_at(self) -> float:
         """The loop's time when bytes last came, be they a part of a message, or a Pong."""
 
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes that were sent and that the kernel has not taken yet."""
+    def taken(self) -> Taken:
+        """How much of what was sent the peer has taken by now, as far as it is known."""
 
     async def receive(self) -> str | bytes:
         """The next frame: str of a text frame, bytes of a binary one."""
@@ -190,6 +195,7 @@ class _NoRedirects(connect):
 class _Websocket:
     def __init__(self, websocket: Listening) -> None:
         self._websocket = websocket
+        self._progress = Progress(websocket.transport)
 
     @property
     def subprotocol(self) -> str | None:
@@ -199,9 +205,8 @@ class _Websocket:
     def heard_at(self) -> float:
         return self._websocket.heard_at
 
-    @property
-    def unsent_bytes(self) -> int:
-        return self._websocket.transport.get_write_buffer_size()
+    def taken(self) -> Taken:
+        return self._progress.look()
 
     async def receive(self) -> str | bytes:
         try:
@@ -304,10 +309,20 @@ async def dial(endpoint: Endpoint, wire: Wire, max_size: int) -> Connection:
 
 
 class Keepalive:
-    """Receives from a connection and notices when its peer is gone.
+    """Receives from a connection, notices when its peer is gone, and lets the peer notice that this side is not.
 
-    After `wait_s` of silence a Ping is sent; anything that comes within `ping_s` is a sign of life, parts of a message too. Less
-    than a second counts as one. Silence while nobody receives does not count: the reader may be slow, and its peer alive.
+    After `wait_s` of silence a Ping is sent. Any byte that comes is a sign of life, parts of a message too. The peer is gone
+    `ping_s` after the last of
+
+    - the Ping;
+    - progress: the peer took bytes while some waited, that were sent before the Ping or that have not left this machine.
+
+    So a Ping that waits behind a large message on a slow link costs nobody the connection as long as that message moves, and who
+    has taken the Ping has `ping_s` to answer: to acknowledge is not enough. Less than a second counts as one. Silence while nobody
+    receives does not count: the reader may be slow, and its peer alive.
+
+    A peer that is not silent is sent a Pong unasked before it could miss one for so long: its own Ping may stand behind a large
+    message, and a proxy between hides from it whether that moves.
     """
 
     def __init__(self, connection: Connection, endpoint: Endpoint, *, wait_s: float, ping_s: float) -> None:
@@ -317,7 +332,15 @@ class Keepalive:
         self._quiet_at: float | None = None
         """Since when nothing came, later by what passed while nobody received."""
         self._pinged_at: float | None = None
-        """When the Ping was sent that nothing came after; later as above."""
+        """When the Ping was sent that nothing came after, or there was progress since; later as above."""
+        self._taken_total = 0
+        """As of the last look, of which there is one with the Ping."""
+        self._ping_end = 0
+        """The total from which on the peer has all that was sent before the Ping."""
+        self._waits = False
+        """Whether the last look saw something that progress is to be seen of."""
+        self._signed_at = asyncio.get_running_loop().time()
+        """When this side last sent something here."""
         self._left_at: float | None = None
         """When the last `receive` ended."""
 
@@ -332,24 +355,24 @@ class Keepalive:
         loop = asyncio.get_running_loop()
         wait_s = self._wait_s if heartbeat_s is None else min(self._wait_s, max(1.0, heartbeat_s))
         self._resume(loop.time())
+        # Before a message is taken: one that was taken must not be lost to a cancellation.
+        await self._sign(loop.time(), wait_s)
         try:
             while True:
-                silent_at = self._silent_at(wait_s)
+                look_at = self._look_at(loop.time(), wait_s)
+                wake_at = look_at if until is None else min(look_at, until)
                 try:
-                    async with asyncio.timeout_at(silent_at if until is None else min(silent_at, until)):
+                    async with asyncio.timeout_at(wake_at):
                         payload = await self.connection.receive()
                 except TimeoutError:
-                    if until is not None and loop.time() >= until:
-                        return None
+                    # A timer may be early by the resolution of the clock.
+                    now = max(loop.time(), wake_at)
                 else:
                     self._quiet_at, self._pinged_at = loop.time(), None
                     return payload
-                if loop.time() < self._silent_at(wait_s):
-                    continue
-                if self._pinged_at is not None:
-                    raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
-                await self.connection.ping()
-                self._pinged_at = loop.time()
+                if until is not None and now >= until:
+                    return None
+                await self._judge(now, wait_s)
         finally:
             self._left_at = loop.time()
 
@@ -360,10 +383,11 @@ class Keepalive:
             Closed: the connection ended. ConnectionFailed: for as long as it may be silent nothing came and it took nothing.
         """
         loop = asyncio.get_running_loop()
+        self._signed_at = loop.time()
         sending = asyncio.ensure_future(self.connection.send(payload, text=text))
         signs, since = self._signs(), loop.time()
         try:
-            while not (await asyncio.wait((sending,), timeout=self._ping_s / 5))[0]:
+            while not (await asyncio.wait((sending,), timeout=self._ping_s / LOOKS))[0]:
                 if self._signs() != signs:
                     signs, since = self._signs(), loop.time()
                 elif loop.time() - since >= self._wait_s + self._ping_s:
@@ -373,7 +397,7 @@ class Keepalive:
             sending.cancel()
 
     def _signs(self) -> tuple[float, int]:
-        return self.connection.heard_at, self.connection.unsent_bytes
+        return self.connection.heard_at, self.connection.taken().total
 
     def _resume(self, now: float) -> None:
         """The silence goes on where the last `receive` left it: a reader that has things to do must not hide it."""
@@ -385,6 +409,13 @@ class Keepalive:
         if self._pinged_at is not None:
             self._pinged_at += away_s
 
+    def _look_at(self, now: float, wait_s: float) -> float:
+        """When to judge, if nothing comes before."""
+        silent_at = self._silent_at(wait_s)
+        if self._pinged_at is None:
+            return min(silent_at, self._signed_at + wait_s * SIGN_SHARE)
+        return min(silent_at, now + self._ping_s / LOOKS) if self._waits else silent_at
+
     def _silent_at(self, wait_s: float) -> float:
         """When the silence will have lasted too long: for a Ping, or for a peer that was sent one."""
         heard_at = self.connection.heard_at
@@ -393,6 +424,35 @@ class Keepalive:
             self._heard_at = heard_at
             self._quiet_at, self._pinged_at = max(self._quiet_at, heard_at), None
         return self._quiet_at + wait_s if self._pinged_at is None else self._pinged_at + self._ping_s
+
+    async def _judge(self, now: float, wait_s: float) -> None:
+        """Nothing came for a while."""
+        if self._pinged_at is not None:
+            self._note_progress(now)
+        if now < self._silent_at(wait_s):
+            await self._sign(now, wait_s)
+        elif self._pinged_at is not None:
+            raise ConnectionFailed(f"{self._endpoint}: no pong within {self._ping_s:g} s")
+        else:
+            taken = self.connection.taken()
+            self._taken_total, self._ping_end = taken.total, taken.total + taken.owed
+            self._waits = taken.owed > 0
+            self._pinged_at = self._signed_at = now
+            await self.connection.ping()
+
+    def _note_progress(self, now: float) -> None:
+        taken = self.connection.taken()
+        if self._waits and taken.total > self._taken_total:
+            self._pinged_at = now
+        self._taken_total = taken.total
+        self._waits = taken.total < self._ping_end or taken.unsent > 0
+
+    async def _sign(self, now: float, wait_s: float) -> None:
+        if self._pinged_at is None and now >= self._signed_at + wait_s * SIGN_SHARE:
+            self._signed_at = now
+            # What came before the end is still to be received, and then the end.
+            with suppress(Closed):
+                await self.connection.pong()
 
 
 def software_version() -> str:

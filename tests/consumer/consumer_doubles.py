@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from consumer.connection import Closed, Endpoint
+from consumer.progress import Taken
 from hub.frames.columns import Columns
 from hub.protocol.codec import CODECS, Wire
 
@@ -64,7 +65,7 @@ class FakeConnection:
         self.pings = 0
         self.unasked_pongs = 0
         self.heard_at = 0.0
-        self.unsent_bytes = 0
+        self.progress = Taken(0, 0, 0)
         self.taking = asyncio.Event()
         self.taking.set()
         self.answer: Callable[[dict[str, Any]], Sequence[dict[str, Any]]] | None = None
@@ -91,6 +92,20 @@ class FakeConnection:
     def hear(self) -> None:
         """Bytes come, of which no message is complete yet."""
         self.heard_at = asyncio.get_running_loop().time()
+
+    def taken(self) -> Taken:
+        return self.progress
+
+    def owe(self, size: int, *, flying: bool = False) -> None:
+        """So many bytes are sent, and have left this machine where `flying`."""
+        total, owed, unsent = self.progress
+        self.progress = Taken(total, owed + size, unsent + (0 if flying else size))
+
+    def take(self, size: int) -> None:
+        """The peer takes up to so many bytes of what is owed."""
+        total, owed, unsent = self.progress
+        size = min(size, owed)
+        self.progress = Taken(total + size, owed - size, min(unsent, owed - size))
 
     def end(self, code: int, reason: str = "", *, local: bool = False) -> None:
         self.feed(Closed(code, reason, local=local))

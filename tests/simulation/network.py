@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from consumer.connection import Closed, Connection, Dial, Endpoint
 from consumer.errors import ConnectionFailed, HandshakeFailed
+from consumer.progress import Taken
 from hub.core.session import Session
 from hub.fan_out import FanOut, OutletListener
 from hub.node import Node
@@ -172,13 +173,16 @@ class ClientEnd:
         self._some = asyncio.Event()
         self._closed: Closed | None = None
         self.unread_bytes = 0
-        self.unsent_bytes = 0
         self.heard_at = 0.0
         self.dead = False
 
     @property
     def subprotocol(self) -> str | None:
         return None if self._link.wire is Wire.FREQTRADE else self._link.wire.value
+
+    def taken(self) -> Taken:
+        # What a client sends goes into the link at once.
+        return Taken(0, 0, 0)
 
     def arrived(self, item: Any) -> None:
         if not self.dead:
