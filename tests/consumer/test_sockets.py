@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -284,6 +285,24 @@ async def test_what_inflates_beyond_the_limit_is_not_read(size: int, code: int |
                 await connection.receive()
             assert (closed.value.code, closed.value.local) == (code, True)
         await connection.close()
+
+
+async def test_what_a_peer_has_taken_is_known() -> None:
+    async def echo(connection: ServerConnection) -> None:
+        async for text in connection:
+            await connection.send(text)
+
+    async with serving(echo) as port:
+        connection = await dial(Endpoint(host="127.0.0.1", port=port, token="t"), Wire.FREQTRADE, 1 << 20)
+        before = connection.taken()
+        await connection.send(b"x" * 1000, text=True)
+        # What is answered was taken.
+        assert await connection.receive() == "x" * 1000
+        after = connection.taken()
+        await connection.close()
+    assert (after.owed, after.unsent) == (0, 0)
+    if sys.platform == "linux":
+        assert after.total >= before.total + 1000
 
 
 async def test_no_token_in_any_log(caplog: pytest.LogCaptureFixture) -> None:
