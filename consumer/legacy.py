@@ -8,6 +8,8 @@ candles are missing. So each key is *current*, or *filling*: rows wait until the
 
 - After a connect everything is asked for once (`analyzed_df {limit, pair: null}`); keys fill as the answers come in.
 - A row beyond a hole is kept back, the key is marked stale, and the hole is asked for (`limit` = the missing candles and one).
+- A producer that has no rows of a pair answers so. Its first live row is then the end of a first analysis, never all there is: the
+  rest is asked for at once, and only an answer to that, with this row alone or none at all, says that there is no more.
 - An answer that closes the hole is delivered with what waited. One that leaves it open shows that the producer has no such candles:
   an outage of the exchange, or a producer that started anew. Then rows are stored over the hole. So they are when a third
   request got no answer, since waiting longer would cost the consumer more than the hole.
@@ -245,7 +247,11 @@ class LegacyState:
         self._counts["empty_frames"] += 1
         self._empty_pairs.add(key.pair)
         for waiting in [k for k in self._filling if k.pair == key.pair]:
-            self._release(waiting, step)
+            if self._filling[waiting].requests:
+                self._release(waiting, step)
+            else:
+                # It answers the request for all pairs, from before the rows that wait.
+                self._ask(waiting, self._filling[waiting], now, step)
 
     def _rows(self, key: FrameKey, columns: Columns, message: AnalyzedDf, now: float, step: Step) -> None:
         filling = self._filling.get(key)
@@ -253,7 +259,7 @@ class LegacyState:
         if (
             missing == 0
             or self._is_answer(key, columns, filling, live=message.extra.get("live") is True)
-            or (missing is None and self._is_first(key))
+            or (missing is None and not self.limit)
         ):
             self._filling.pop(key, None)
             waiting = filling.waiting if filling is not None else None
@@ -265,7 +271,7 @@ class LegacyState:
             return
         if filling is None:
             filling = self._filling[key] = _Filling(deadline=now)
-            if missing is None:
+            if missing is None and key.pair not in self._empty_pairs:
                 # The answer to the request for all pairs may be under way.
                 filling.deadline = max(now, self._asked_all_at + ALL_WAIT_S)
         filling.waiting = _joined(filling.waiting, columns)
@@ -277,10 +283,6 @@ class LegacyState:
         self._counts["held_back"] += 1
         if filling.deadline <= now:
             self._ask(key, filling, now, step)
-
-    def _is_first(self, key: FrameKey) -> bool:
-        """Whether nothing of this key can be waited for: none is wanted, or the producer said that it has none."""
-        return not self.limit or key.pair in self._empty_pairs
 
     def _is_answer(self, key: FrameKey, columns: Columns, filling: _Filling | None, *, live: bool) -> bool:
         """Whether rows answer a request, as far as their number tells: the first block after a connect does.

@@ -208,11 +208,34 @@ def test_a_pair_with_a_single_row_does_not_wait_for_others() -> None:
     assert peer.state.deadline is None
 
 
-def test_a_producer_that_said_it_has_none_yet_is_not_waited_for() -> None:
+def test_the_first_row_of_a_producer_that_had_none_is_the_end_of_its_first_analysis() -> None:
+    """A bot that starts answers before it has analysed anything, and then broadcasts the last row only."""
     peer = Peer()
     peer.state.start(0.0)
     peer.give(empty())
-    assert told(peer.live(7)) == [7]
+    step = peer.live(7)
+    assert (step.deliveries, asked(step)) == ([], [(1500, KEY[0])])
+    assert asked(peer.live(8)) == []
+    assert told(peer.live(0, 9)) == list(range(9))
+    assert peer.state.deadline is None
+
+
+def test_an_answer_from_before_the_row_that_waits_asks_for_the_rest() -> None:
+    peer = Peer()
+    peer.state.start(0.0)
+    assert peer.live(7).requests == []
+    assert asked(peer.give(empty())) == [(1500, KEY[0])]
+    assert told(peer.live(0, 8)) == list(range(8))
+
+
+def test_a_producer_that_has_one_row_or_none_when_asked_is_believed() -> None:
+    for answer in (frame(rows(7)), empty()):
+        peer = Peer()
+        peer.state.start(0.0)
+        peer.give(empty())
+        assert peer.live(7).deliveries == []
+        assert told(peer.give(answer)) == [7]
+        assert told(peer.live(8)) == [8]
 
 
 def test_rows_that_wait_survive_a_reconnect_to_a_producer_that_forgot_them() -> None:
@@ -400,11 +423,11 @@ def test_buffers_are_bounded(peer: Peer) -> None:
 
 
 class World:
-    """A freqtrade producer that never has holes, and a consumer of it."""
+    """A freqtrade producer that never has holes, whose first analysis is of four candles, and a consumer of it."""
 
     def __init__(self) -> None:
         self.peer = Peer()
-        self.newest = 3
+        self.newest = -1
         self.pipe: list[dict[str, Any]] = []
         self.owed: list[tuple[int, str | None]] = []
         self.delivered: list[int] = []
@@ -417,23 +440,29 @@ class World:
             if isinstance(delivery.message, AnalyzedDf):
                 self.delivered += numbers(delivery.message.df)
 
+    def analyse(self) -> None:
+        self.newest = max(self.newest + 1, 3)
+
+    def answer(self) -> None:
+        limit, _ = self.owed.pop(0)
+        first = max(0, self.newest - limit + 1)
+        self.pipe.append(frame(rows(first, self.newest - first + 1)) if self.newest >= 0 else empty())
+
     def play(self, choice: int) -> None:
         act = choice % 10
         if not self.connected:
             if act < 5:
-                self.newest += 1
+                self.analyse()
             else:
                 self.connected = True
                 self.step(self.peer.state.start(self.peer.now))
         elif act < 3:
-            self.newest += 1
+            self.analyse()
             self.pipe.append(frame(rows(self.newest)))
         elif act < 6 and self.pipe:
             self.step(self.peer.give(self.pipe.pop(0)))
         elif act < 8 and self.owed:
-            limit, _ = self.owed.pop(0)
-            first = max(0, self.newest - limit + 1)
-            self.pipe.append(frame(rows(first, self.newest - first + 1)))
+            self.answer()
         elif act == 9 and choice % 3 == 0:
             self.connected, self.pipe, self.owed = False, [], []
             self.peer.state.lost()
@@ -445,9 +474,7 @@ class World:
             self.step(self.peer.state.start(self.peer.now))
         while self.pipe or self.owed:
             if self.owed:
-                limit, _ = self.owed.pop(0)
-                first = max(0, self.newest - limit + 1)
-                self.pipe.append(frame(rows(first, self.newest - first + 1)))
+                self.answer()
             self.step(self.peer.give(self.pipe.pop(0)))
 
 

@@ -256,6 +256,21 @@ def test_frames_through_the_relay_are_the_ones_freqtrade_gets_directly(directory
             assert freqtrade.connects() == 1, "a producer's restart does not cut off the hub's clients"
 
 
+def test_a_bot_that_has_analysed_nothing_when_the_hub_asks_comes_whole(directory: Path) -> None:
+    """It answers with an empty frame, and of its first analysis it broadcasts the last row only."""
+    server = ApiServerProbe(directory / "server", token=UPSTREAM_TOKEN)
+    with server:
+        server.do("whitelist", pairs=[BTC])
+        with (
+            relaying_hub(directory, {"maker": server}) as hub,
+            ConsumerProbe(directory / "emc", port=hub.port, token=TOKEN) as freqtrade,
+        ):
+            freqtrade.pairs([BTC])
+            server.do("analyzed", pair=BTC, frame=dump(first(200)), candles=1)
+            received = freqtrade.frame(BTC, ends_at(first(200)))
+            assert_same_as_direct(directory, server, received)
+
+
 def test_two_bots_never_mix_on_a_freqtrade_socket(directory: Path) -> None:
     with (
         ApiServerProbe(directory / "one", token=UPSTREAM_TOKEN) as one,
