@@ -269,26 +269,34 @@ class Client:
             payload = await keepalive.receive(due, heartbeat_s=heartbeat_s)
             if payload is not None:
                 await self._receive(payload, keepalive, wire, receiver)
-                await self._receive_ready(keepalive, wire, receiver)
             if due is not None and loop.time() >= due:
                 await self._do(receiver.tick(loop.time()), 0, keepalive, wire)
-
-    async def _receive_ready(
-        self, keepalive: Keepalive, wire: Wire, receiver: HubState | LegacyState
-    ) -> None:
-        """What came with it; who reads the deliveries is to have a turn too."""
-        for _ in range(FRAMES_A_TURN):
-            payload = keepalive.connection.ready()
-            if payload is None:
-                return
-            await self._receive(payload, keepalive, wire, receiver)
-        await asyncio.sleep(0)
 
     async def _receive(
         self, payload: str | bytes, keepalive: Keepalive, wire: Wire, receiver: HubState | LegacyState
     ) -> None:
+        """A frame, and what came with it; who reads the deliveries is to have a turn too."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for left in range(FRAMES_A_TURN, 0, -1):
+            step = self._take(payload, wire, receiver, now)
+            if step is not None:
+                await self._do(step, len(payload), keepalive, wire)
+                now = loop.time()
+            following = keepalive.connection.ready() if left > 1 else None
+            if following is None:
+                break
+            payload = following
+        if left == 1:
+            await asyncio.sleep(0)
+
+    def _take(
+        self, payload: str | bytes, wire: Wire, receiver: HubState | LegacyState, now: float
+    ) -> Step | None:
+        """Receive a frame, and deliver what came of it; the step that is still to be done, where it needs more than room."""
+        size = len(payload)
         self._counts["frames"] += 1
-        self._counts["bytes"] += len(payload)
+        self._counts["bytes"] += size
         try:
             message = CODECS[wire].decode(payload)
         except ProtocolError as error:
@@ -296,20 +304,20 @@ class Client:
             self._counts["undecodable"] += 1
             if self._counts["undecodable"] == 1:
                 _LOG.warning("%s: a frame cannot be read, skipped: %s", self._endpoint, error)
-            return
-        size = len(payload)
-        step = receiver.receive(message, size, asyncio.get_running_loop().time())
+            return None
+        step = receiver.receive(message, size, now)
         if step.requests or step.close is not None or step.refused is not None or self._inbox.full:
-            await self._do(step, size, keepalive, wire)
-            return
+            return step
         for delivery in step.deliveries:
-            # All else needs nothing but room.
             if type(delivery.message) in _NOT_PLAIN:
-                await self._do(step, size, keepalive, wire)
-                return
+                return step
         for delivery in step.deliveries:
-            self._inbox.put(delivery, weight(delivery, size))
-            self._counts["deliveries"] += 1
+            self._put(delivery, size)
+        return None
+
+    def _put(self, delivery: Delivery, size: int) -> None:
+        self._inbox.put(delivery, weight(delivery, size))
+        self._counts["deliveries"] += 1
 
     async def _do(self, step: Step, size: int, keepalive: Keepalive, wire: Wire) -> None:
         """What a receiver wants done. Deliveries are made also when the connection is gone."""
@@ -345,8 +353,7 @@ class Client:
         if delivery.topic == "connected":
             self._down = None
             self._counts["connections"] += 1
-        self._inbox.put(delivery, weight(delivery, size))
-        self._counts["deliveries"] += 1
+        self._put(delivery, size)
 
     # --- judging an end
 

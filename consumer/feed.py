@@ -26,7 +26,6 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +160,8 @@ class Feed:
         async for delivery in consumer:
             _tell(delivery, down)
             if not self._repeated(delivery):
-                await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
+                delivery.commit = bookmarks.hook(delivery)
+                await lane.put(delivery)
 
     def _bookmarks(self, start: PositionStore | Position | None, filed: dict[str, Known]) -> Bookmarks:
         producers = [producer.name for producer in self._config.producers]

@@ -101,7 +101,7 @@ class Positions:
             self.epoch, self.base = epoch, prev if prev is not None else max(0, offset - 1)
         if epoch != self.epoch:
             return Verdict.OTHER_EPOCH, None
-        known = self.known(stream)
+        known = max(self.base, self._last.get(stream, 0))
         if offset <= known:
             return Verdict.DUPLICATE, None
         loss = None

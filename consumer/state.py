@@ -53,6 +53,7 @@ __all__ = ["HubState"]
 _LOG = logging.getLogger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FRAME_FIELDS = frozenset({"schema", "rows", "n", "cols", "la_ms"})
+_OFFSETS = 2**53
 MAX_KEYS_A_REQUEST = 1000
 
 
@@ -163,7 +164,7 @@ class HubState:
         """Judge the position of a message that has one; True to act on it."""
         if message.epoch is None or message.offset is None:
             return True
-        if not _is_offset(message.offset) or not (message.prev is None or _is_offset(message.prev)):
+        if not (0 <= message.offset < _OFFSETS and (message.prev is None or 0 <= message.prev < _OFFSETS)):
             # Nothing that may be kept: the next claim of the stream finds the hole.
             self._count_problem(message.type, "expected offset and prev from 0 to 2^53-1")
             return False
@@ -582,7 +583,7 @@ def _is_head(head: Any) -> bool:
 
 
 def _is_offset(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value < 2**53
+    return type(value) is int and 0 <= value < _OFFSETS
 
 
 def _refusal(producer: str, error: Mapping[str, Any]) -> ConsumerError:

@@ -86,14 +86,14 @@ def parse_envelope(message: Mapping[str, Any]) -> Broadcast | Reply | Notice:
         if message["type"] == "hub.reply":
             return msgspec.convert(message, Reply)
         if "bot" in message:
-            return msgspec.convert(_trimmed(message), Broadcast)
+            return msgspec.convert(_trimmed(message) if "part" in message else message, Broadcast)
     except msgspec.ValidationError as error:
         raise NotAMessage(f"{message['type']}: {error}") from None
     return Notice(type=message["type"], fields=dict(message))
 
 
 def _trimmed(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    part = message.get("part")
+    part = message["part"]
     if isinstance(part, list) and len(part) > 2:
         return {**message, "part": part[:2]}
     return message

@@ -129,7 +129,8 @@ async def test_a_base_passes_behind_what_came_before_and_where_the_bot_runs(
     marks = Bookmarks.of_store(store, tmp_path / "positions.json", {}, ["hub"])
     async with lane_to(bot, marks) as way:
         for delivery in (fill(6, base=4), advanced(6), fill(8, base=6), advanced(9)):
-            await way.put(replace(delivery, commit=marks.hook(delivery)))
+            delivery.commit = marks.hook(delivery)
+            await way.put(delivery)
         await handled(bot, 2)
         while way.statistics().waiting:  # noqa: ASYNC110
             await asyncio.sleep(0)

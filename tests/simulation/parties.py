@@ -501,7 +501,8 @@ class ReaderProcess(Process):
                 self.step("deliver")
                 if isinstance(delivery.message, Repeated):
                     self.world.repeated(self, delivery)
-                await lane.put(replace(delivery, commit=bookmarks.hook(delivery)))
+                delivery.commit = bookmarks.hook(delivery)
+                await lane.put(delivery)
                 self.step("settled")
 
     def _client(self, known: Known | None) -> Client:
