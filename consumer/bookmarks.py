@@ -90,8 +90,8 @@ class Marks:
         self._rise(_base(delivery))
         if position.offset > self.base:
             self.last[stream] = max(position.offset, self.last.get(stream, 0))
-        if delivery.digest is not None:
-            self.recent.add(delivery.digest, position.epoch)
+        if delivery.fingerprint is not None:
+            self.recent.came(delivery.fingerprint, position.epoch)
 
     def advance(self, to: Advanced) -> bool:
         """A base came; whether it is one of a new ledger."""

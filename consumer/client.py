@@ -110,6 +110,7 @@ class Client:
         self._receiver: HubState | LegacyState | None = None
         self._denied = 0
         self._down: str | None = None
+        self._frames = self._bytes = self._deliveries = 0
         self._counts: Counter[str] = Counter()
         self._callbacks: list[tuple[str, Callback]] = []
         self._task: asyncio.Task[None] | None = None
@@ -132,8 +133,8 @@ class Client:
     def __aiter__(self) -> AsyncIterator[Delivery]:
         return self
 
-    async def __anext__(self) -> Delivery:
-        return await self._inbox.get()
+    def __anext__(self) -> Awaitable[Delivery]:
+        return self._inbox.get()
 
     def on(self, topic: str, callback: Callback) -> None:
         """Have `run` call `callback` for every delivery of `topic`; "*" for all. Coroutine functions are awaited.
@@ -162,6 +163,9 @@ class Client:
             "producer": self.producer.name,
             "wire": self._worked.value if self._worked is not None else None,
             "connected": self._down is None and receiver is not None,
+            "frames": self._frames,
+            "bytes": self._bytes,
+            "deliveries": self._deliveries,
             **self._counts,
             **(receiver.statistics() if receiver is not None else {}),
             **self._inbox.statistics(),
@@ -295,8 +299,8 @@ class Client:
     ) -> Step | None:
         """Receive a frame, and deliver what came of it; the step that is still to be done, where it needs more than room."""
         size = len(payload)
-        self._counts["frames"] += 1
-        self._counts["bytes"] += size
+        self._frames += 1
+        self._bytes += size
         try:
             message = CODECS[wire].decode(payload)
         except ProtocolError as error:
@@ -317,7 +321,7 @@ class Client:
 
     def _put(self, delivery: Delivery, size: int) -> None:
         self._inbox.put(delivery, weight(delivery, size))
-        self._counts["deliveries"] += 1
+        self._deliveries += 1
 
     async def _do(self, step: Step, size: int, keepalive: Keepalive, wire: Wire) -> None:
         """What a receiver wants done. Deliveries are made also when the connection is gone."""

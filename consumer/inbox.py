@@ -39,6 +39,7 @@ class Inbox:
         self._room = asyncio.Event()
         self._room.set()
         self._some = asyncio.Event()
+        self._awaited = False
         self._ended = False
         self._error: BaseException | None = None
 
@@ -53,12 +54,13 @@ class Inbox:
     def put(self, delivery: Delivery, nbytes: int) -> None:
         """Add a delivery; call `room` first."""
         self._items.append((delivery, nbytes))
-        self.bytes += nbytes
-        if self.bytes > self.peak_bytes:
-            self.peak_bytes = self.bytes
-        if not self._some.is_set():
+        self.bytes = held = self.bytes + nbytes
+        if held > self.peak_bytes:
+            self.peak_bytes = held
+        if self._awaited:
+            self._awaited = False
             self._some.set()
-        if self.bytes >= self.limit_bytes:
+        if held >= self.limit_bytes:
             self._room.clear()
 
     async def room(self, timeout_s: float) -> bool:
@@ -84,10 +86,12 @@ class Inbox:
             if self._ended:
                 raise StopAsyncIteration
             self._some.clear()
+            self._awaited = True
             await self._some.wait()
         delivery, nbytes = self._items.popleft()
-        self.bytes -= nbytes
-        if self.bytes < self.limit_bytes and not self._room.is_set():
+        was, limit = self.bytes, self.limit_bytes
+        self.bytes = was - nbytes
+        if was >= limit > self.bytes:
             self._room.set()
         return delivery
 

@@ -160,6 +160,11 @@ class Revisions:
         return found
 
     @property
+    def asks(self) -> bool:
+        """Whether there are keys to ask for, now or later."""
+        return bool(self._asks)
+
+    @property
     def deadline(self) -> float | None:
         """When `due` has something."""
         if not self._asks:

@@ -37,13 +37,13 @@ import numpy as np
 from consumer.data import Book
 from consumer.errors import ConnectionFailed, ConsumerError, HubRefused, Unauthorized
 from consumer.positions import Loss, Positions, Verdict
-from consumer.recent import Recent, fingerprint
+from consumer.recent import Recent
 from consumer.revisions import Applied, Held, Revisions, Unreadable, WireKey
 from consumer.step import Step
 from hub.protocol.close_codes import CloseCode
 from hub.protocol.envelope import Broadcast, Notice, Position, Reply, parse_envelope
 from hub.protocol.errors import BadFrame, BadMessage, NotAMessage
-from hub.protocol.known import Known
+from hub.protocol.known import Fingerprint, Known
 from hub.protocol.localbot import Advanced, CandleComplete, Connected, Delivery, Lost, Repeated
 from hub.protocol.messages import AnalyzedDf, FrameKey, GenericMessage, Message, Whitelist, view
 from hub.protocol.subscription import LINEAGE
@@ -90,6 +90,7 @@ class HubState:
         self._subscribe_id = 0
         self._resyncs: dict[int, list[WireKey]] = {}
         self._values: dict[tuple[Any, ...], tuple[str, int]] = {}
+        self._messages = 0
         self._counts: Counter[str] = Counter()
         self._told: set[str] = set()
 
@@ -134,7 +135,7 @@ class HubState:
     def receive(self, message: Mapping[str, Any], size: int, now: float) -> Step:
         """A decoded frame of `size` bytes came."""
         step = Step()
-        self._counts["messages"] += 1
+        self._messages += 1
         try:
             envelope = parse_envelope(message)
         except NotAMessage as error:
@@ -146,19 +147,22 @@ class HubState:
             self._reply(envelope, now, step)
         else:
             self._notice(envelope, step)
-        self._resync(step, now)
+        if self.revisions.asks:
+            self._resync(step, now)
         return step
 
     # --- broadcasts
 
     def _broadcast(self, message: Broadcast, size: int, now: float, step: Step) -> None:
-        digest = _digest(message)
-        if not self._in_order(message, step) or self._repeated(message, digest, step):
+        if not self._in_order(message, step):
+            return
+        fingerprint = _fingerprint(message)
+        if fingerprint is not None and self._repeated(message, fingerprint, step):
             return
         if message.type == "analyzed_df" and message.key is not None and len(message.key) >= 3:
             self._frame(message, FrameKey(*message.key[:3]), size, now, step)
         elif message.rev is None or self._newer(message):
-            self._deliver(message, self._typed(message), step, digest)
+            self._deliver(message, self._typed(message), step, fingerprint)
 
     def _in_order(self, message: Broadcast, step: Step) -> bool:
         """Judge the position of a message that has one; True to act on it."""
@@ -187,12 +191,10 @@ class HubState:
             step.close = (CloseCode.POSITION_LOST, "another epoch")
         return verdict is Verdict.ACT
 
-    def _repeated(self, message: Broadcast, digest: str | None, step: Step) -> bool:
+    def _repeated(self, message: Broadcast, fingerprint: Fingerprint, step: Step) -> bool:
         """Whether a message was delivered in another epoch; it is remembered as one of this then. Its position was taken."""
-        if digest is None or message.epoch is None:
-            return False
-        repeated = self.recent.repeats(digest, message.epoch)
-        self.recent.add(digest, message.epoch)
+        assert message.epoch is not None
+        repeated = self.recent.came(fingerprint, message.epoch)
         if repeated:
             self._counts["repeated"] += 1
             _LOG.info("%s: %s of %s was delivered before this epoch", self.producer, message.mid, message.bot)
@@ -206,7 +208,7 @@ class HubState:
                     position=message.position,
                     base=self._base(message),
                     mid=message.mid,
-                    digest=digest,
+                    fingerprint=fingerprint,
                 )
             )
         return repeated
@@ -232,7 +234,11 @@ class HubState:
             return GenericMessage(name=message.type, data=message.data, problem=str(error))
 
     def _deliver(
-        self, message: Broadcast, typed: Message | CandleComplete, step: Step, digest: str | None = None
+        self,
+        message: Broadcast,
+        typed: Message | CandleComplete,
+        step: Step,
+        fingerprint: Fingerprint | None = None,
     ) -> None:
         if isinstance(typed, Whitelist):
             self._book.set_pairs(message.bot, typed.data)
@@ -249,7 +255,7 @@ class HubState:
                 position=position,
                 base=self.positions.base if position is not None else None,
                 mid=message.mid,
-                digest=digest,
+                fingerprint=fingerprint,
                 snapshot=message.rev is not None and message.rev.prev == 0,
                 payload=message.data,
             )
@@ -523,6 +529,7 @@ class HubState:
     def statistics(self) -> Mapping[str, Any]:
         """Counters; what is buffered, with bounds; the position in the ledger."""
         return {
+            "messages": self._messages,
             **self._counts,
             **self.revisions.statistics(),
             "epoch": self.positions.epoch,
@@ -565,11 +572,11 @@ def _candle_complete(data: Any) -> CandleComplete:
     )
 
 
-def _digest(message: Broadcast) -> str | None:
+def _fingerprint(message: Broadcast) -> Fingerprint | None:
     """Of what has a place in the ledger and a name."""
     if message.mid is None or message.epoch is None or message.offset is None:
         return None
-    return fingerprint(message.bot, message.type, message.mid, message.data)
+    return Fingerprint.of(message.bot, message.type, message.mid, message.data)
 
 
 def _is_head(head: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from consumer.errors import ConsumerError
 from hub.protocol.localbot import Delivery
@@ -12,15 +13,14 @@ from hub.protocol.localbot import Delivery
 __all__ = ["Receiver", "Step"]
 
 
-@dataclass(slots=True)
-class Step:
+class Step(msgspec.Struct):
     """Deliver `deliveries` in order, send `requests` in order, then close with `close` (code, reason) if it is set.
 
     `refused` is an error to close and to judge by, as the client does.
     """
 
-    deliveries: list[Delivery] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
+    deliveries: list[Delivery] = []
+    requests: list[dict[str, Any]] = []
     close: tuple[int, str] | None = None
     refused: ConsumerError | None = None
 

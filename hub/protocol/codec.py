@@ -28,6 +28,7 @@ __all__ = [
     "decode_body",
     "embedded",
     "encode_body",
+    "encode_loose",
     "frame",
     "frame_of",
     "payload_of",
@@ -80,9 +81,9 @@ class Codec(Protocol):
 
 
 def _checked(message: Any) -> dict[str, Any]:
-    if not isinstance(message, dict):
+    if type(message) is not dict:
         raise NotAMessage(f"expected a map, got {_kind(message)}")
-    if not isinstance(message.get("type"), str):
+    if type(message.get("type")) is not str:
         raise NotAMessage("expected a string `type`")
     return message
 
@@ -174,8 +175,13 @@ def encode_body(data: Any) -> bytes:
     Raises:
         BadMessage: a value that JSON cannot carry.
     """
+    return trimmed(encode_loose(data))
+
+
+def encode_loose(data: Any) -> bytes:
+    """As `encode_body`, and as quick as can be: the bytes take up to twice their length in memory."""
     try:
-        return trimmed(orjson.dumps(data))
+        return orjson.dumps(data)
     except (TypeError, ValueError) as error:
         raise BadMessage(f"cannot be sent as JSON: {error}") from None
 

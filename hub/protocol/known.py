@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
+
+from hub.protocol.codec import encode_loose
 from hub.protocol.envelope import Position
+from hub.protocol.errors import BadMessage
 
-__all__ = ["Known", "Stream"]
+__all__ = ["Fingerprint", "Known", "Stream"]
 
 Stream = tuple[str, str]
 """A bot and a topic of class ledger."""
 
 _LIMIT = 2**53
+_DIGEST_BYTES = 12
+_KEPT_BYTES = 1024
+"""A longer content is hashed at once: whoever remembers many messages is not to hold theirs."""
+
+
+class Fingerprint(msgspec.Struct, gc=False):
+    """What a ledger message is known by in another epoch: its bot and topic, and what its writer calls it and says in it.
+
+    Most are never asked for their digest, so it is made then; what it is made of is fixed here.
+    """
+
+    _text: bytes
+    _digest: str = ""
+
+    @classmethod
+    def of(cls, bot: str, topic: str, mid: str, data: Any) -> Fingerprint | None:
+        """None of a content that no hub can have stored."""
+        try:
+            text = encode_loose([bot, topic, mid, data])
+        except BadMessage:
+            return None
+        return cls(text) if len(text) <= _KEPT_BYTES else cls(b"", _hashed(text))
+
+    @property
+    def digest(self) -> str:
+        """24 hexadecimal digits."""
+        # In this order: a bot's thread may ask at the same time.
+        text = self._text
+        if not self._digest:
+            self._digest = _hashed(text)
+            self._text = b""
+        return self._digest
+
+
+def _hashed(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

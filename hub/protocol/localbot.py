@@ -11,7 +11,7 @@ import msgspec
 
 from hub.protocol.botapi import BotAPI
 from hub.protocol.envelope import Position
-from hub.protocol.known import Known
+from hub.protocol.known import Fingerprint, Known
 from hub.protocol.messages import AnalyzedDf, FrameKey, Message
 
 __all__ = [
@@ -106,7 +106,8 @@ class Delivery(msgspec.Struct, kw_only=True):
     hub.frames Columns of the rows that changed, oldest first (all of them where `snapshot` is set). `payload` is the
     canonical payload as received (None for dataframes), with every field that `message` does not know. `position` is set on
     ledger messages of a hub, and with it `base`: the offset to resume from (docs/wire-protocol.md, The ledger), `mid`: what their
-    writer calls them, and `digest`, of that and of the content: by it a PositionStore knows them again in another epoch. `commit`
+    writer calls them, and `fingerprint`, of that and of the content: by its `digest` a PositionStore knows them again in another
+    epoch. `commit`
     says that the effect is durable, of this and of all deliveries before it; returning from `handle` without an exception says so
     too. A bot that saves the delivery to a PositionStore in the same transaction as its effect acts exactly once.
     """
@@ -120,10 +121,15 @@ class Delivery(msgspec.Struct, kw_only=True):
     position: Position | None = None
     base: int | None = None
     mid: str | None = None
-    digest: str | None = None
+    fingerprint: Fingerprint | None = None
     snapshot: bool = False
     payload: Any = None
     commit: Callable[[], None] = _committed
+
+    @property
+    def digest(self) -> str | None:
+        """What a ledger message is known by in another epoch (`Known.recent`)."""
+        return self.fingerprint.digest if self.fingerprint is not None else None
 
 
 @runtime_checkable

@@ -6,8 +6,8 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 
-from consumer.recent import fingerprint
 from hub.protocol.envelope import Position
+from hub.protocol.known import Fingerprint
 from hub.protocol.localbot import Advanced, BotContext, Delivery, Lost, PositionStore, Repeated
 from hub.protocol.messages import GenericMessage, Status
 
@@ -68,15 +68,15 @@ def fill(
         position=Position(epoch, offset),
         base=base,
         mid=mid,
-        digest=digest(mid) if mid is not None else None,
+        fingerprint=Fingerprint.of("alpha", "entry_fill", mid, {}) if mid is not None else None,
     )
 
 
 def digest(mid: str) -> str:
     """What an entry_fill of alpha is remembered by."""
-    known = fingerprint("alpha", "entry_fill", mid, {})
+    known = Fingerprint.of("alpha", "entry_fill", mid, {})
     assert known is not None
-    return known
+    return known.digest
 
 
 def advanced(

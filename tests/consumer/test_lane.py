@@ -7,7 +7,6 @@ import contextlib
 import sqlite3
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -18,6 +18,7 @@ from hub.core.ledger import Append, Appended, LogState
 from hub.core.ledger_lane import LedgerLane
 from hub.core.session import Cursor, Session
 from hub.protocol.errors import NotDurable
+from hub.protocol.known import Fingerprint
 from hub.protocol.localbot import Delivery
 from hub.protocol.subscription import Resume
 from tests.simulation.ledger import SimLog
@@ -190,7 +191,8 @@ def _with(kind: type[Positions]) -> Callable[[HubState], None]:
 
 
 class _KnowsNoRepetition(Recent):
-    def repeats(self, digest: str, epoch: str) -> bool:
+    def came(self, fingerprint: Fingerprint, epoch: str) -> bool:
+        super().came(fingerprint, epoch)
         return False
 
 
