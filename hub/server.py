@@ -645,6 +645,7 @@ def _log(config: Config) -> Log:
         max_bytes=ledger.max_bytes,
         max_age_ms=round(ledger.max_age_days * DAY_MS),
         retry_after_ms=ledger.retry_ms,
+        cache_bytes=max(1 << 20, config.hub.memory.ledger_bytes // 4),
         key="hub.state_dir" if ledger.path is None else "hub.ledger.path",
     )
 

@@ -25,6 +25,7 @@ __all__ = [
     "connect_to_read",
     "create",
     "is_malformed",
+    "keep_pages",
     "said",
     "wal_position",
 ]
@@ -33,7 +34,7 @@ VERSION = 1
 APPLICATION_ID = 0x74776C67
 PAGE_BYTES = 4096
 BUSY_MS = 5000
-CACHE_KIB = 16 * 1024
+CACHE_BYTES = 2 << 20
 WAL_KEPT_BYTES = 16 << 20
 
 # No AUTOINCREMENT: the writer numbers by itself (hub.log.books), and sqlite_sequence would be one more page in every commit.
@@ -172,12 +173,17 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB if mode == 'rw' else 2048}")
+        keep_pages(connection, CACHE_BYTES)
         connection.execute("PRAGMA cell_size_check = ON")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def keep_pages(connection: sqlite3.Connection, cache_bytes: int) -> None:
+    """How many bytes of pages the connection keeps in memory at most."""
+    connection.execute(f"PRAGMA cache_size = -{max(1, cache_bytes // 1024)}")
 
 
 def wal_position(shm: Path) -> tuple[bytes, int]:

@@ -36,7 +36,8 @@ READERS = 2
 class SqliteLog:
     """A Log (hub.core.ledger) in a directory, which is made when it is not there.
 
-    `key` is the configuration key that names the directory, for errors. Cancelled, `append` leaves open what was stored.
+    `cache_bytes`: memory for pages of the database, in which new ids are looked for. `key` is the configuration key that names the
+    directory, for errors. Cancelled, `append` leaves open what was stored.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SqliteLog:
         max_bytes: int = 1 << 30,
         max_age_ms: int | None = None,
         retry_after_ms: int = 1000,
+        cache_bytes: int = 16 << 20,
         key: str = "hub.ledger.path",
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
@@ -54,6 +56,7 @@ class SqliteLog:
         self.directory = Directory(path)
         self._retention = Retention(max_bytes, max_age_ms)
         self._retry_after_ms = retry_after_ms
+        self._cache_bytes = cache_bytes
         self._key = key
         self._now_ms = now_ms
         self._monotonic_ms = monotonic_ms
@@ -113,6 +116,7 @@ class SqliteLog:
             now_ms=self._now_ms,
             monotonic_ms=self._monotonic_ms,
             retry_after_ms=self._retry_after_ms,
+            cache_bytes=self._cache_bytes,
         )
 
     def _refused(self, error: BaseException) -> str | None:
@@ -211,6 +215,7 @@ class SqliteLog:
             "queued_bytes": group.queued_bytes,
             "queued_limit_bytes": QUEUE_BYTES,
             "wal_bytes": writer.wal_bytes(),
+            "cache_limit_bytes": writer.cache_bytes,
             "commits": writer.commits,
             "appended": writer.appended,
             "largest_group": writer.largest_group,

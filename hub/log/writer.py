@@ -77,6 +77,7 @@ class Writer:
         now_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
         retry_after_ms: int,
+        cache_bytes: int = 16 << 20,
     ) -> None:
         self.directory = directory
         self.retention = retention
@@ -88,8 +89,10 @@ class Writer:
         self.largest_group = 0
         self.failed_commits = 0
         self.failure: str | None = None if opened.durable else "its WAL could not be copied at the start"
+        self.cache_bytes = cache_bytes
         self._opened = opened
         self._connection: sqlite3.Connection | None = opened.connection
+        database.keep_pages(opened.connection, cache_bytes)
         self._mark = mark
         self._now_ms = now_ms
         self._monotonic_ms = monotonic_ms
@@ -349,6 +352,7 @@ class Writer:
             self._cut = True
             raise OSError(f"{error}; start the hub again") from None
         self._opened, self._connection = opened, opened.connection
+        database.keep_pages(opened.connection, self.cache_bytes)
         self.generation += 1
         self._malformed = False
         self.failure = None
