@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def plot(cases: Sequence[Case], rounds: Rounds, path: Path) -> bool:
             axis.plot(value, place, "o", color=colour)
             axis.annotate(f"  {_digits(value)}", (value, place), va="center")
         axis.set(xscale="log", yticks=range(len(found)), yticklabels=[name for name, _ in found])
-        axis.set_title(case.title, fontsize=9)
+        axis.set_title(textwrap.fill(case.title, 60), fontsize=9)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
         axis.invert_yaxis()
