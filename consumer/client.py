@@ -312,10 +312,11 @@ class Client:
         step = receiver.receive(message, size, now)
         if step.requests or step.close is not None or step.refused is not None or self._inbox.full:
             return step
-        for delivery in step.deliveries:
+        deliveries = step.deliveries
+        for delivery in deliveries:
             if type(delivery.message) in _NOT_PLAIN:
                 return step
-        for delivery in step.deliveries:
+        for delivery in deliveries:
             self._put(delivery, size)
         return None
 

@@ -135,29 +135,32 @@ class Listening(ClientConnection):
 
     def _cut(self) -> None:
         """Take whole messages of one frame from the buffer, up to something else."""
-        at, have = 0, len(self._buffer)
+        at, have, limit, ready, taken = 0, len(self._buffer), self._max_size, self._ready, 0
         with memoryview(self._buffer) as view:
             while have - at >= 2:
                 first, length, start = view[at], view[at + 1], at + 2
-                if length >= 126:
-                    start = at + (4 if length == 126 else 10)
-                    if length > 127 or have < start:
+                if length == 126 and have - at >= 4:
+                    start, length = at + 4, view[at + 2] << 8 | view[at + 3]
+                elif length >= 126:
+                    start = at + 10
+                    if length != 127 or have < start:
                         break
                     length = int.from_bytes(view[at + 2 : start], "big")
                 end = start + length
-                if end > have or length > self._max_size:
+                if end > have or length > limit:
                     break
                 if first == _BINARY:
-                    self._ready.append(bytes(view[start:end]))
+                    ready.append(bytes(view[start:end]))
                 elif first == _TEXT:
                     try:
-                        self._ready.append(str(view[start:end], "utf-8"))
+                        ready.append(str(view[start:end], "utf-8"))
                     except UnicodeDecodeError:
                         break
                 else:
                     break
-                self._ready_bytes += length
+                taken += length
                 at = end
+        self._ready_bytes += taken
         del self._buffer[:at]
 
     def _give_next(self) -> bool:

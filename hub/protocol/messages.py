@@ -377,17 +377,13 @@ def view(topic: str, data: Any) -> Message:
     if type(data) is not dict and not isinstance(data, Mapping):
         raise BadMessage(f"{topic}: expected a map of fields, got {type(data).__name__}")
     known = _FIELDS[topic]
-    if known.issuperset(data):
-        return _converted(topic, cls, data)
     # A struct takes no notice of what it does not know, but for the name under which it keeps that.
     fields = {name: data[name] for name in data.keys() & known} if _EXTRA in data else data
-    message = _converted(topic, cls, fields)
-    msgspec.structs.force_setattr(message, "extra", {name: data[name] for name in data if name not in known})
-    return message
-
-
-def _converted(topic: str, cls: type[Message], fields: Mapping[str, Any]) -> Message:
     try:
-        return msgspec.convert(fields, cls)
+        message = msgspec.convert(fields, cls)
     except msgspec.ValidationError as error:
         raise BadMessage(f"{topic}: {error}") from None
+    if not known.issuperset(data):
+        extra = {name: data[name] for name in data if name not in known}
+        msgspec.structs.force_setattr(message, "extra", extra)
+    return message
