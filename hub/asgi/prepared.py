@@ -592,11 +592,16 @@ class PreparedWebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtoc
         self._abort_after(CLOSE_TIMEOUT_S)
         if self.transport.is_closing():
             return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self._regulate()
-        else:
+        if not self.transport.can_write_eof():
             self.transport.close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:
+            # The peer has reset the connection, which the loop has not seen yet.
+            self.transport.abort()
+        else:
+            self._regulate()
 
     def _abort_after(self, seconds: float) -> None:
         if self.close_timer is not None:

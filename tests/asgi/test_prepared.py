@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -305,6 +306,20 @@ async def test_after_a_broken_rule_the_rest_is_read_and_thrown_away() -> None:
     assert peer.protocol.unread_bytes == 0
     peer.loop.advance(CLOSE_TIMEOUT_S)
     assert peer.transport.aborted
+    await peer.lose()
+
+
+async def test_a_rule_broken_on_a_connection_that_is_reset_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel knows of the reset before the loop does."""
+    app, peer = await opened()
+
+    def not_connected() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(peer.transport, "write_eof", not_connected)
+    await peer.send(b"\x81\x01x")
+    assert peer.transport.aborted
+    assert app.listener.calls == ["lost"]
     await peer.lose()
 
 
