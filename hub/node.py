@@ -21,12 +21,14 @@ from hub.bots.hub_bot import Candles
 from hub.clock import Clock, SystemClock, Timer
 from hub.committer import Ack, Committer, Done
 from hub.core import notices, requests
+from hub.core.bot_trades import Fill
 from hub.core.call_requests import CALL_REQUESTS, At, respond_call
 from hub.core.calls import Calls
 from hub.core.engine import Core
 from hub.core.entry import Entry
 from hub.core.figures import SessionFigures, TopicFigures, session_figures, topic_figures
 from hub.core.intake import Intake, LogPublish, Publish, PublishOrder, ValuePublish
+from hub.core.late_fills import LateFills
 from hub.core.ledger import Found, Log, Query
 from hub.core.publish_requests import PublishRequest
 from hub.core.session import Session
@@ -77,6 +79,9 @@ class Node:
         self.core: Core
         self.authenticate: Callable[[bytes, str | None], Principal | None] | None = None
         """Whose the token of an `auth` is, by the address that shows it; None or a RequestError for nobody's."""
+        self.late_fills = LateFills()
+        self.on_late_fill: Callable[[str, Fill, int], None] = lambda _bot, _fill, _offset: None
+        """Told of a fill that came after reconciliation had stored it, at this offset."""
         self.draining = False
         self.started_ms = 0
         self.last_ms: dict[str, int] = {}
@@ -411,7 +416,8 @@ class Node:
             if self.draining:
                 raise Draining("the hub is draining", retry_after_ms=2000)
             if isinstance(publish, LogPublish) and publish.ledger:
-                self._committer.accept(publish.entry, done)
+                if not self._is_late(publish, done):
+                    self._committer.accept(publish.entry, done)
                 self._seen(publish.entry.bot)
                 return
             ack = self._publish_now(publish, now)
@@ -421,6 +427,22 @@ class Node:
             return
         self._delivery.flush_soon()
         done(ack)
+
+    def _is_late(self, publish: LogPublish, done: Done) -> bool:
+        """Whether reconciliation has stored this fill meanwhile; the publisher is told the offset of that."""
+        stored = self.late_fills.take(publish.entry, self.clock.now_ms())
+        if stored is None:
+            return False
+
+        def known(offset: int | None) -> None:
+            if offset is None:
+                self.publish_checked(publish, done)
+            else:
+                done({"epoch": self.epoch, "offset": offset, "duplicate": True})
+                self.on_late_fill(stored.bot, stored.fill, offset)
+
+        stored.when_known(known)
+        return True
 
     def _publish_now(self, publish: Publish, now: float) -> Ack:
         if isinstance(publish, LogPublish):

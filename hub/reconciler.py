@@ -17,7 +17,8 @@ that the ledger has, and never more than the time for which ids are remembered, 
 corrected by its clock's skew.
 
 A missing fill is published as what freqtrade would have sent, with `source: "reconciled"`, at the time of the fill. Its mid is made of
-trade and order and its publisher is `reconcile:BOT`, so it is stored once, whatever runs race or restart.
+trade and order and its publisher is `reconcile:BOT`, so it is stored once, whatever runs race or restart. The bot's own message may
+come after all; it is answered as a repetition (hub.core.late_fills), unless the hub was started anew in between.
 
 Invariants
 ==========
@@ -89,7 +90,7 @@ class _Bot:
     unknown_up_to: int = 0
     figures: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("runs", "failed", "missing", "unknown", "published", "refused"), 0
+            ("runs", "failed", "missing", "unknown", "published", "refused", "late"), 0
         )
     )
 
@@ -120,11 +121,14 @@ class Reconciler:
         self._registry = registry
         self._bots: dict[str, _Bot] = {}
         self._slots = asyncio.Semaphore(self.limits.runs)
+        self._again: dict[str, Callable[[], None]] = {}
+        node.on_late_fill = self._came_late
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """By bot. Since the start: runs, those that failed, fills published and refused; of the last run: missing and unknown.
+        """By bot. Since the start: runs, those that failed, fills published and refused, and messages that came later than those; of
+        the last run: missing and unknown.
 
-        Besides, of now: requests that run or wait, and fills that are remembered as reported.
+        Besides, of now: requests that run or wait, fills that are remembered as reported, and those whose own message may still come.
         """
         return {
             name: {
@@ -133,6 +137,8 @@ class Reconciler:
                 "waiting_limit": self.limits.waiting,
                 "reported": len(bot.reported),
                 "reported_limit": REPORTED,
+                "remembered": self._node.late_fills.of_bot(name),
+                "remembered_limit": self._node.late_fills.limit,
             }
             for name, bot in self._bots.items()
         }
@@ -333,8 +339,8 @@ class Reconciler:
                 outcome.published[fill.mid] = offset
 
     async def _store(self, name: str, fill: Fill, at_ms: int) -> int:
-        now_ms = self._node.clock.now_ms()
-        publish = self._node.intake.message(
+        node, now_ms = self._node, self._node.clock.now_ms()
+        publish = node.intake.message(
             name,
             fill.topic,
             fill.data,
@@ -343,8 +349,43 @@ class Reconciler:
             ts=min(at_ms, now_ms),
             now_ms=now_ms,
         )
-        ack = await self._node.publish_checked_and_wait(publish)
-        return int(ack["offset"])
+        stored = node.late_fills.storing(name, fill, now_ms)
+        answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        # Also when this run was cancelled meanwhile: a message that comes late must find what the log has stored.
+        def done(result: Mapping[str, Any] | RequestError) -> None:
+            if isinstance(result, RequestError):
+                node.late_fills.forget(stored)
+                stored.settle(None)
+                if not answered.done():
+                    answered.set_exception(result)
+            else:
+                stored.settle(int(result["offset"]))
+                if not answered.done():
+                    answered.set_result(int(result["offset"]))
+
+        node.publish_checked(publish, done)
+        return await answered
+
+    def again_by(self, name: str, again: Callable[[], None]) -> None:
+        """Call `again` when a bot is to be compared once more."""
+        self._again[name] = again
+
+    def _came_late(self, name: str, fill: Fill, offset: int) -> None:
+        self._bots.setdefault(name, _Bot()).figures["late"] += 1
+        logger.warning(
+            "bot %s: came late: %s of trade %d, %r, order %r: it was published at offset %d already",
+            name,
+            fill.topic,
+            fill.trade_id,
+            fill.pair,
+            fill.order_id,
+            offset,
+        )
+        again = self._again.get(name)
+        if again is not None:
+            # It may have been of another order with the same figures, which is missing then.
+            again()
 
     def _tell(self, name: str, bot: _Bot, outcome: _Outcome) -> None:
         missing, unknown = outcome.compared.missing, outcome.compared.unknown
@@ -467,6 +508,7 @@ class UpstreamRuns:
         self._publish = publish
         self._online = False
         self._changed = asyncio.Event()
+        reconciler.again_by(bot, self._changed.set)
 
     def set_online(self, online: bool) -> None:
         """The link went up or down."""

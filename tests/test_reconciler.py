@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hub.bots.ports import PortAnswer
 from hub.bots.registry import BotRegistry
 from hub.core.entry import Entry
 from hub.core.ledger import Append, Appended, Damaged, Found, Log, Query, matches
+from hub.core.reconciliation import MARGIN_MS
 from hub.limits import NodeLimits
 from hub.log.memory import MemoryLog
 from hub.log.sqlite import SqliteLog
@@ -97,6 +98,23 @@ class Bot:
 
 def json_of(value: Any, status: int = 200) -> PortAnswer:
     return PortAnswer(status=status, body=json.dumps(value).encode())
+
+
+class HeldLog(MemoryLog):
+    """Keeps its first batch until `go`, and may refuse it then."""
+
+    def __init__(self, *, refused: bool) -> None:
+        super().__init__("e1", 1 << 20)
+        self.refused = refused
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def append(self, batch: Sequence[Append]) -> list[Appended]:
+        first = not self.asked.is_set()
+        self.asked.set()
+        await self.go.wait()
+        if first and self.refused:
+            return [Appended(append, refused=NotDurable("full", retry_after_ms=1)) for append in batch]
+        return await super().append(batch)
 
 
 class Rig:
@@ -274,6 +292,57 @@ async def test_a_restarted_hub_with_its_ledger_on_disk_publishes_nothing_again(t
         world.bot.opened = [trade(8, order(3, "buy", STARTED_MS - HOUR))]
         assert (await world.reconciler.run("maker", publish=True)).missing == []
         assert world.node.head == 4
+
+
+async def test_a_message_that_comes_after_its_fill_was_published_is_a_repetition(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A bot that hung, or an outbox that was cut off: nobody acts a second time."""
+    async with rig(two_fills()) as hub:
+        again: list[str] = []
+        hub.reconciler.again_by("maker", lambda: again.append("maker"))
+        await hub.reconciler.run("maker", publish=True)
+        offsets = [entry.offset for entry in hub.ledger()]
+        assert await hub.tell("entry_fill", entry(7, AT), NOW_MS) == offsets[0]
+        assert [entry.offset for entry in hub.ledger()] == offsets
+        assert (hub.figures()["late"], again) == (1, ["maker"])
+        assert "came late: entry_fill of trade 7, 'BTC/USDT', order 'o1'" in caplog.text
+        # Once: the next one with these figures is of another order.
+        assert await hub.tell("entry_fill", entry(7, AT), NOW_MS) == offsets[-1] + 1
+        assert hub.figures()["late"] == 1
+
+
+async def test_a_message_that_comes_while_its_fill_is_being_stored_is_told_what_became_of_it() -> None:
+    for refused in (False, True):
+        log = HeldLog(refused=refused)
+        async with rig(two_fills(), log) as hub:
+            run = asyncio.ensure_future(hub.reconciler.run("maker", publish=True))
+            await log.asked.wait()
+            telling = asyncio.ensure_future(hub.tell("entry_fill", entry(7, AT), NOW_MS))
+            await asyncio.sleep(0)
+            assert not telling.done()
+            log.go.set()
+            outcome = await run
+            assert await telling == 1
+            first = hub.ledger()[0]
+            assert first.publisher == ("relay:maker" if refused else "reconcile:maker")
+            assert outcome.published == (0 if refused else 2)
+
+
+async def test_another_fill_of_the_trade_is_no_repetition() -> None:
+    async with rig(two_fills()) as hub:
+        await hub.reconciler.run("maker", publish=True)
+        others = [
+            ("entry_fill", entry(7, AT, amount=2.0)),
+            ("entry_fill", entry(8, AT)),
+            ("entry_fill", entry(7, AT) | {"open_date": "2020-01-01T00:00:00+00:00"}),
+            ("exit_fill", {"trade_id": 7, "pair": "BTC/USDT", "amount": 1.0, "close_rate": 100.0}),
+        ]
+        for number, (topic, data) in enumerate(others):
+            assert await hub.tell(topic, data, NOW_MS) == 3 + number
+        hub.clock.ms += MARGIN_MS + SECOND
+        assert await hub.tell("entry_fill", entry(7, AT), hub.clock.ms) == 7
+        assert hub.figures()["late"] == 0
 
 
 async def test_runs_that_race_publish_once() -> None:

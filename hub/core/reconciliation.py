@@ -42,7 +42,7 @@ from typing import Any
 from hub.core.bot_trades import FILL_TOPICS, SOURCE, Fill, TradeRow, fills_of
 from hub.core.entry import Entry
 
-__all__ = ["MARGIN_MS", "Comparison", "Told", "compare", "told"]
+__all__ = ["MARGIN_MS", "Comparison", "Told", "compare", "fits", "of_trade", "told"]
 
 MARGIN_MS = 600_000
 """So much longer ago than `since` the caller reads trades and messages (R2); a message is never that late."""
@@ -141,7 +141,7 @@ def compare(
             candidates = [
                 message
                 for message in by_trade.get((topic, trade.trade_id, trade.pair), ())
-                if _same_trade(message, trade)
+                if of_trade(message, trade.open_timestamp)
             ]
             if len(side) * len(candidates) > MAX_PAIRS:
                 raise ValueError(f"trade {trade.trade_id}: too many fills to be compared")
@@ -171,8 +171,9 @@ def compare(
     )
 
 
-def _same_trade(message: Told, trade: TradeRow) -> bool:
-    return message.open_ms is None or abs(message.open_ms - trade.open_timestamp) <= OPENED_TOLERANCE_MS
+def of_trade(message: Told, open_ms: int) -> bool:
+    """Whether a message, of this number and pair, is of the trade that was opened then."""
+    return message.open_ms is None or abs(message.open_ms - open_ms) <= OPENED_TOLERANCE_MS
 
 
 def _when(message: Told) -> int:
@@ -195,7 +196,7 @@ class _Match:
         self._take(self._others())
         self.missing = [fill for i, fill in enumerate(fills) if i not in self._taken and not self._old[i]]
         # Theirs, however far apart in time; it only keeps them from being unknown.
-        self._take([(0, i, j) for i, fill, j, message in self._free() if _fits(message, fill)])
+        self._take([(0, i, j) for i, fill, j, message in self._free() if fits(message, fill)])
         self.messages = {messages[i].offset for i in self._done}
 
     def _take(self, pairs: list[tuple[int, int, int]]) -> None:
@@ -220,13 +221,13 @@ class _Match:
             (distance, i, j)
             for i, fill, j, message in self._free()
             if not message.reconciled
-            and _fits(message, fill)
+            and fits(message, fill)
             and ((distance := self._distance(fill, message)) <= NEAR_MS or not self._old[i])
         ]
 
     def _others(self) -> list[tuple[int, int, int]]:
         repeated = {
-            j for j, message in enumerate(self._told) if any(_fits(message, fill) for fill in self._fills)
+            j for j, message in enumerate(self._told) if any(fits(message, fill) for fill in self._fills)
         }
         pairs = []
         for i, fill, j, message in self._free():
@@ -241,7 +242,8 @@ class _Match:
         return abs(message.at_ms - filled_ms)
 
 
-def _fits(message: Told, fill: Fill) -> bool:
+def fits(message: Told, fill: Fill) -> bool:
+    """Whether a message has the amount and the rate of a fill."""
     if message.amount is None or message.rate is None:
         return False
     return math.isclose(message.rate, fill.rate, rel_tol=RATE_TOLERANCE) and any(
