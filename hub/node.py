@@ -436,6 +436,7 @@ class Node:
 
         def known(offset: int | None) -> None:
             if offset is None:
+                self.late_fills.give_up(publish.entry)
                 self.publish_checked(publish, done)
             else:
                 done({"epoch": self.epoch, "offset": offset, "duplicate": True})

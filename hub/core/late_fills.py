@@ -9,9 +9,9 @@ figures of the first, filled within that time, is taken for it: whoever is told 
 
 Invariants
 ==========
-1. A remembered fill takes one message at most.
+1. A remembered fill takes one message at most, and that again: its publisher may not have had the answer.
 2. Nothing is taken that reconciliation itself publishes.
-3. At most `limit` fills are remembered; the oldest are forgotten first.
+3. At most `limit` fills are remembered, and as many messages that were taken; the oldest are forgotten first.
 """
 
 from __future__ import annotations
@@ -64,9 +64,14 @@ class LateFills:
         self._late_ms = late_ms
         self._stored: OrderedDict[StoredFill, None] = OrderedDict()
         self._bots: dict[str, int] = {}
+        self._taken: OrderedDict[tuple[str, str, str | None], StoredFill] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def give_up(self, entry: Entry) -> None:
+        """The fill that a message was taken for is not stored: it is a message like any other."""
+        self._taken.pop((entry.bot, entry.publisher, entry.mid), None)
 
     def of_bot(self, bot: str) -> int:
         """How many are remembered of a bot."""
@@ -90,9 +95,22 @@ class LateFills:
                 del self._bots[stored.bot]
 
     def take(self, entry: Entry, now_ms: int) -> StoredFill | None:
-        """The stored fill that a message tells again, which is forgotten then."""
-        if entry.bot not in self._bots or entry.topic not in FILL_TOPICS:
+        """The stored fill that a message tells again; only a repetition of this very message gets it once more."""
+        if not (self._bots or self._taken) or entry.topic not in FILL_TOPICS:
             return None
+        name = (entry.bot, entry.publisher, entry.mid)
+        again = self._taken.get(name) if entry.mid is not None else None
+        if again is not None or entry.bot not in self._bots:
+            return again
+        found = self._told_again(entry, now_ms)
+        if found is not None:
+            self.forget(found)
+            self._taken[name] = found
+            while len(self._taken) > self.limit:
+                self._taken.popitem(last=False)
+        return found
+
+    def _told_again(self, entry: Entry, now_ms: int) -> StoredFill | None:
         self._expire(now_ms)
         message = told(entry)
         if message is None or message.reconciled:
@@ -100,9 +118,7 @@ class LateFills:
         same = [s for s in self._stored if s.bot == entry.bot and _tells(message, s.fill)]
         if not same:
             return None
-        found = next((s for s in same if s.fill.order_id == message.order_id), same[0])
-        self.forget(found)
-        return found
+        return next((s for s in same if s.fill.order_id == message.order_id), same[0])
 
     def _expire(self, now_ms: int) -> None:
         while self._stored and (oldest := next(iter(self._stored))).until_ms < now_ms:

@@ -28,9 +28,9 @@ def fill(order: str = "o1", *, amount: float = 1.0, rate: float = 100.0) -> Fill
     )
 
 
-def message(bot: str = "alpha", topic: str = "entry_fill", **data: Any) -> Entry:
+def message(bot: str = "alpha", topic: str = "entry_fill", *, mid: str | None = None, **data: Any) -> Entry:
     body = {"trade_id": 7, "pair": "A/B", "amount": 1.0, "open_rate": 100.0} | data
-    return Entry(bot, topic, NOW, orjson.dumps(body))
+    return Entry(bot, topic, NOW, orjson.dumps(body), mid=mid, publisher="p")
 
 
 def test_nothing_is_taken_of_nothing() -> None:
@@ -41,8 +41,21 @@ def test_one_message_is_taken_for_one_fill() -> None:
     late = LateFills()
     stored = late.storing("alpha", fill(), NOW)
     assert late.take(message(), NOW) is stored
-    assert late.take(message(), NOW) is None
+    assert late.take(message(mid="another"), NOW) is None
     assert len(late) == 0
+
+
+def test_the_message_that_was_taken_is_taken_again() -> None:
+    """Its publisher did not hear of it, and says it again, perhaps an hour later."""
+    late = LateFills(1)
+    stored = late.storing("alpha", fill(), NOW)
+    for now in (NOW, NOW + 3_600_000):
+        assert late.take(message(mid="a"), now) is stored
+    other = late.storing("alpha", fill("o2", amount=2), NOW)
+    assert late.take(message(mid="b", amount=2), NOW) is other
+    assert late.take(message(mid="a"), NOW) is None
+    late.give_up(message(mid="b"))
+    assert late.take(message(mid="b", amount=2), NOW) is None
 
 
 def test_the_order_that_a_message_names_is_the_one() -> None:
