@@ -83,13 +83,14 @@ class Party:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
 
     def kill(self) -> None:
         """kill -9."""
         assert self.process is not None
         self._note_memory()
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         self.process.wait()
         self.kills += 1
 
@@ -98,19 +99,25 @@ class Party:
         assert self.process is not None
         until(lambda: not self.running or self._catches(signal.SIGTERM), START_S, f"{self.name} has started")
         self._note_memory()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self._signal(signal.SIGKILL)
             self.process.wait()
             raise AssertionError(f"{self.name} did not end within {timeout_s} s of SIGTERM") from None
 
     def close(self) -> None:
-        """End it, however."""
+        """End it, however, and what a wrapper that ended has left."""
         if self.running:
             self.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        """To the process and to all that it started: strace does not hand signals on."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signum)
 
     def _catches(self, signum: int) -> bool:
         caught = self._status("SigCgt")
